@@ -1,0 +1,1 @@
+//! gRPC interface of the metadata servers and a client that finds the leader.

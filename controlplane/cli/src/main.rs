@@ -1,0 +1,3 @@
+//! The ogive command.
+
+fn main() {}

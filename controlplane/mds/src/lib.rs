@@ -1,0 +1,1 @@
+//! The metadata server: openraft, redb and tonic around the state machine.

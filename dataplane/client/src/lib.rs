@@ -1,0 +1,1 @@
+//! Client of the data plane: splits, routes, retries and orders I/O.

@@ -1,0 +1,1 @@
+//! Gateways that show volumes to ordinary clients: NBD.

@@ -1,0 +1,1 @@
+//! A shard: copysets, store and sessions behind one synchronous apply.
