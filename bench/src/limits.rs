@@ -1,0 +1,53 @@
+//! Bounds on everything in this crate that can grow.
+
+use std::time::Duration;
+
+/// Most requests in flight on one connection. More would only queue in the server; it also bounds
+/// the table of slots.
+pub const MAX_DEPTH: usize = 1024;
+
+/// Most connections of one run: one thread drives them all.
+pub const MAX_CONNECTIONS: usize = 64;
+
+/// Largest request in bytes: what NBD servers accept without being asked (32 MiB by the protocol).
+pub const MAX_REQUEST_BYTES: usize = 32 << 20;
+
+/// Most bytes in flight over all connections: they are held in memory.
+pub const MAX_IN_FLIGHT_BYTES: usize = 1 << 30;
+
+/// Most blocks that a verifying run may touch: the model keeps about 50 bytes for each, so 1.6 GiB.
+pub const MAX_VERIFIED_BLOCKS: u64 = 32 << 20;
+
+/// Faults that a report lists in full; the others are only counted.
+pub const MAX_LISTED_FAULTS: usize = 32;
+
+/// Writes of unknown outcome that one block may carry before no further write is sent to it: each
+/// is a value that a read may return, so a block with many would prove nothing.
+pub const MAX_UNKNOWN_PER_BLOCK: usize = 16;
+
+/// Longest option reply of a server that is read, in bytes; the protocol bounds strings at 4096.
+pub const MAX_OPTION_REPLY_BYTES: u32 = 8192;
+
+/// Longest wait for a server to answer the handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause between attempts to connect again: short beside the gaps that are measured.
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Time between two progress reports.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Longest sleep of the loop, so that a stop request is seen soon.
+pub const MAX_SLEEP: Duration = Duration::from_millis(20);
+
+/// Longest latency that a histogram tells apart, in nanoseconds; longer ones count as this.
+pub const MAX_LATENCY_NS: u64 = 600_000_000_000;
+
+/// Bytes of one read of the final read-back: large enough to be quick, small enough for any server.
+pub const READ_BACK_BYTES: usize = 128 << 10;
+
+/// Unanswered requests are given up this long after the end of the load.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+const _: () = assert!(MAX_DEPTH <= u32::MAX as usize);
+const _: () = assert!(READ_BACK_BYTES.is_multiple_of(4096) && READ_BACK_BYTES <= MAX_REQUEST_BYTES);
