@@ -1,0 +1,100 @@
+//! Work of low priority on a reactor's thread: scrub, resync, upload, metrics.
+//!
+//! Background tasks run in a glommio queue with small shares. The loop leaves the executor to them at bounded
+//! intervals, and they leave it to the loop at their pause points. While any lives, the reactor sleeps through glommio
+//! instead of in its own ring, so that they may wait for anything glommio offers (timers, channels, files).
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use glommio::timer::Timer;
+use glommio::{Latency, Shares, TaskQueueHandle};
+use ogive_types::Time;
+
+use crate::clock::now;
+use crate::limits;
+
+thread_local! {
+    static BACKGROUND: RefCell<Option<Rc<Background>>> = const { RefCell::new(None) };
+}
+
+/// The background queue of a reactor.
+pub(crate) struct Background {
+    queue: TaskQueueHandle,
+    alive: Cell<usize>,
+    /// When the executor last got to its rings and timers.
+    breathed: Cell<Time>,
+}
+
+impl Background {
+    /// Creates the queue; call inside the executor, once.
+    pub(crate) fn install() -> Rc<Background> {
+        let shares = Shares::Static(limits::BACKGROUND_SHARES);
+        let queue =
+            glommio::executor().create_task_queue(shares, Latency::NotImportant, "background");
+        let background = Background { queue, alive: Cell::new(0), breathed: Cell::new(now()) };
+        let background = Rc::new(background);
+        BACKGROUND.set(Some(Rc::clone(&background)));
+        background
+    }
+
+    pub(crate) fn uninstall() {
+        BACKGROUND.set(None);
+    }
+
+    /// True while any background task lives.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.alive.get() > 0
+    }
+
+    /// True when the executor must be let in at `now`.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.is_alive() && now.since(self.breathed.get()) >= limits::SLICE
+    }
+
+    /// Suspends the calling task until the executor has looked at its rings and timers, and run other tasks.
+    pub(crate) async fn breathe(&self) {
+        // A task that merely yields is run again before the executor polls; one that waits for a timer is not.
+        Timer::new(Duration::ZERO).await;
+        self.breathed.set(now());
+    }
+}
+
+/// Counts a task for as long as it lives, however it ends.
+struct Alive(Rc<Background>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.alive.set(self.0.alive.get() - 1);
+    }
+}
+
+/// Starts a task in the background queue of this thread's reactor. It must reach [`pause_point`] at least every
+/// [`limits::BACKGROUND_SLICE`], because nothing interrupts it, and it ends with the reactor at the latest.
+///
+/// Panics when the thread is not a reactor's.
+pub fn spawn_background(task: impl Future<Output = ()> + 'static) {
+    let background = BACKGROUND.with_borrow(Clone::clone);
+    let background = background.expect("background tasks are spawned on a reactor's thread");
+    background.alive.set(background.alive.get() + 1);
+    let alive = Alive(Rc::clone(&background));
+    let counted = async move {
+        let _alive = alive;
+        task.await;
+    };
+    glommio::spawn_local_into(counted, background.queue)
+        .expect("the queue lives as long as the reactor")
+        .detach();
+}
+
+/// Lets the loop and other tasks run, if this task has had its slice. Cheap to call: one clock read.
+pub async fn pause_point() {
+    let background = BACKGROUND.with_borrow(Clone::clone);
+    if let Some(b) = background
+        && now().since(b.breathed.get()) >= limits::BACKGROUND_SLICE
+    {
+        b.breathe().await;
+    }
+}
