@@ -1,0 +1,62 @@
+//! `ogive status`: the cluster at a glance, and what is wrong with it.
+
+use std::fmt::Write;
+
+use ogive_api::MdsClient;
+use ogive_api::types::names::{of_health, of_presence};
+use ogive_api::types::{ClusterStatus, Health};
+
+use super::volume;
+use crate::args;
+use crate::output::{self, Table, bytes};
+use crate::role::runtime;
+
+/// Prints the state of the cluster. The exit code is that of the command, not of the cluster's health.
+pub fn run(mds: &args::MdsClient, json: bool) -> anyhow::Result<()> {
+    let client = MdsClient::new(&mds.mds)?;
+    let status = runtime()?.block_on(client.status())?;
+    Ok(output::print(json, &status, human)?)
+}
+
+/// The state as text.
+pub fn human(s: &ClusterStatus) -> String {
+    let mut out = format!("cluster {} is {}\n", s.cluster, of_health(s.health));
+    for reason in &s.reasons {
+        let _ = writeln!(out, "  - {reason}");
+    }
+    if s.drops_pending > 0 {
+        let _ = writeln!(out, "  - {} deleted volumes still being freed", s.drops_pending);
+    }
+    let mut table = Table::new(&["mds", "address", "role", "state"]);
+    for m in &s.mds {
+        let role = if m.leader { "leader" } else { "follower" };
+        let state = of_presence(m.presence).to_owned();
+        table.row([m.node_id.to_string(), m.address.clone(), role.to_owned(), state]);
+    }
+    let _ = write!(out, "\n{table}");
+    let mut table = Table::new(&["chunkserver", "zone", "server", "state", "used", "size", "replicas", "leads"]);
+    for c in &s.chunkservers {
+        table.row([
+            c.id.to_string(),
+            c.zone.clone(),
+            c.server.clone(),
+            of_presence(c.presence).to_owned(),
+            bytes(c.used_bytes),
+            bytes(c.total_bytes),
+            c.replicas.to_string(),
+            c.leaders.to_string(),
+        ]);
+    }
+    let _ = write!(out, "\n{table}");
+    let count = |h: Health| s.copysets.iter().filter(|c| c.health == h).count();
+    let all = [Health::Healthy, Health::Degraded, Health::Unavailable, Health::Unknown];
+    let each = all.iter().filter(|&&h| count(h) > 0).map(|&h| format!("{} {}", count(h), of_health(h)));
+    let each = each.collect::<Vec<_>>().join(", ");
+    let each = if each.is_empty() { "none yet".to_owned() } else { each };
+    let _ = writeln!(out, "\ncopysets  {each}");
+    for c in s.copysets.iter().filter(|c| c.health != Health::Healthy) {
+        let _ = writeln!(out, "  {}: {}", c.id, c.reason);
+    }
+    let _ = write!(out, "\n{}", volume::list(&s.volumes));
+    out
+}

@@ -1,0 +1,214 @@
+//! `ogive chunkserver`: shards on their reactors, and beside them a task that talks to the metadata servers.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ogive_api::types::{Drop, FollowerReport, Heartbeat, Registration, ReplicaReport, Role, Topology};
+use ogive_api::{ApiError, MdsClient};
+use ogive_chunkserver::{Chunkserver, ChunkserverConfig, Device, ShardReport};
+use ogive_copyset::Timing;
+use ogive_rpc::transport::Endpoint;
+use ogive_shard::{Admin, ReplicaRole, ReplicaSpec};
+use ogive_types::{ChunkserverId, ShardAddr};
+use uuid::Uuid;
+
+use super::{asked_to_stop, checks, runtime};
+use crate::args::ChunkserverArgs;
+
+/// Between two signs of life.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// How long a shard may take to report; a busy one is asked again with the next heartbeat.
+const REPORT_WAIT: Duration = Duration::from_millis(200);
+/// Between two tries to reach the metadata servers at the start.
+const RETRY: Duration = Duration::from_millis(300);
+
+/// Runs a chunkserver until it is asked to stop.
+pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
+    let mut device = Device::open(&args.device)?;
+    let shards = usize::from(device.label().shards);
+    checks::chunkserver(&args.device, shards)?;
+    let listen = resolve(&args.listen)?;
+    let runtime = runtime()?;
+    let mds = MdsClient::new(&args.mds.mds)?;
+    let me = Registration {
+        cluster: device.label().cluster(),
+        device: device.label().uuid,
+        zone: args.zone.clone(),
+        server: args.server.clone().map_or_else(checks::host_name, Ok)?,
+        endpoints: placeholder_endpoints(listen, shards),
+        capacity_bytes: device.label().capacity_bytes(),
+    };
+    if device.label().chunkserver().is_none() {
+        tracing::info!("first start: asking the metadata servers for an identity");
+        let Some(registered) = runtime.block_on(register(&mds, &me)) else { return Ok(()) };
+        let registered = registered?;
+        device.assign(registered.cluster, registered.id)?;
+    }
+    let id = device.label().chunkserver().context("the device has no identity")?;
+    let config = ChunkserverConfig {
+        listen,
+        cores: args.cores.clone(),
+        poll: args.poll.mode(args.spin_us, shards),
+        buffer_bytes: usize::try_from(args.buffers).context("--buffers is too large")?,
+        timing: Timing::default(),
+    };
+    let server = device.start(&config)?;
+    for endpoint in server.endpoints() {
+        tracing::info!(%id, endpoint = endpoint.0, "chunkserver listens");
+    }
+    let me = Registration { endpoints: texts(&server.endpoints()), ..me };
+    let result = runtime.block_on(control(&mds, me, id, &server));
+    server.stop();
+    result
+}
+
+fn resolve(listen: &str) -> anyhow::Result<SocketAddr> {
+    let found = listen.to_socket_addrs().with_context(|| {
+        format!("--listen {listen}: not an address of this machine; write HOST:PORT, such as 127.0.0.1:0")
+    })?;
+    found.into_iter().next().with_context(|| format!("--listen {listen}: no such address"))
+}
+
+/// What a device that has never served announces: addresses as they are known before the shards have theirs.
+fn placeholder_endpoints(listen: SocketAddr, shards: usize) -> Vec<String> {
+    (0..shards).map(|n| format!("tcp:{}:{}", listen.ip(), listen.port().max(1) as usize + n)).collect()
+}
+
+fn texts(endpoints: &[Endpoint]) -> Vec<String> {
+    endpoints.iter().map(|e| e.0.clone()).collect()
+}
+
+/// Registers, however long it takes to find a leader; `None` when asked to stop meanwhile.
+async fn register(
+    mds: &MdsClient,
+    me: &Registration,
+) -> Option<anyhow::Result<ogive_api::types::Registered>> {
+    let attempts = async {
+        loop {
+            match mds.register_chunkserver(me.clone()).await {
+                Ok(registered) => return Ok(registered),
+                Err(error) if error.refusal().is_some() => return Err(refused(&error)),
+                Err(error) => tracing::warn!(%error, "not registered yet, trying again"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    tokio::select! {
+        result = attempts => Some(result),
+        _ = asked_to_stop() => None,
+    }
+}
+
+fn refused(error: &ApiError) -> anyhow::Error {
+    anyhow::anyhow!("the metadata servers refuse this chunkserver: {error}")
+}
+
+async fn control(
+    mds: &MdsClient,
+    me: Registration,
+    id: ChunkserverId,
+    server: &Chunkserver,
+) -> anyhow::Result<()> {
+    let beats = async {
+        let mut control = Control { mds, id, device: me.device, server, topology: Topology::default() };
+        let Some(registered) = register(mds, &me).await else { return Ok(()) };
+        registered?;
+        loop {
+            if !server.is_alive() {
+                bail!("a shard stopped; the messages above say why");
+            }
+            match control.beat(&me.endpoints).await {
+                Err(error) if error.refusal().is_some() => return Err(refused(&error)),
+                Err(error) => tracing::warn!(%error, "no heartbeat; data I/O goes on"),
+                Ok(()) => {}
+            }
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    };
+    tokio::select! {
+        result = beats => result,
+        signal = asked_to_stop() => {
+            tracing::info!("{signal}: stopping");
+            Ok(())
+        }
+    }
+}
+
+struct Control<'a> {
+    mds: &'a MdsClient,
+    id: ChunkserverId,
+    device: Uuid,
+    server: &'a Chunkserver,
+    topology: Topology,
+}
+
+impl Control<'_> {
+    async fn beat(&mut self, endpoints: &[String]) -> Result<(), ApiError> {
+        let reports = self.server.report(REPORT_WAIT);
+        let heartbeat = Heartbeat {
+            id: self.id,
+            device: self.device,
+            endpoints: endpoints.to_vec(),
+            used_bytes: reports.iter().map(|r| r.store.used_bytes()).sum(),
+            total_bytes: reports.iter().map(|r| r.store.total_bytes()).sum(),
+            replicas: reports.iter().flat_map(replicas).collect(),
+            drops_done: reports.iter().flat_map(drops_done).collect(),
+            topology_version: self.topology.version,
+        };
+        let reply = self.mds.heartbeat(heartbeat).await?;
+        if let Some(topology) = reply.topology {
+            self.topology = topology;
+            let all = &self.topology.endpoints;
+            let all = all.iter().map(|(&addr, text)| (addr, Endpoint(text.clone()))).collect();
+            self.server.tell_all(&Admin::Endpoints(all));
+        }
+        let mut here: BTreeMap<u16, Vec<ReplicaSpec>> = BTreeMap::new();
+        for (&copyset, members) in &reply.replicas {
+            for addr in members.iter().filter(|addr| addr.server == self.id) {
+                let spec = ReplicaSpec { copyset, members: members.clone() };
+                here.entry(addr.shard).or_default().push(spec);
+            }
+        }
+        for (shard, specs) in here {
+            self.server.tell(shard, Admin::Replicas(specs));
+        }
+        for Drop { copyset, volume } in reply.drops {
+            self.server.tell_all(&Admin::DropVolume { copyset, volume });
+        }
+        Ok(())
+    }
+}
+
+fn replicas(report: &ShardReport) -> impl Iterator<Item = ReplicaReport> + '_ {
+    report.replicas.iter().map(|r| ReplicaReport {
+        copyset: r.copyset,
+        shard: report.addr.shard,
+        role: match r.role {
+            ReplicaRole::Leader => Role::Leader,
+            ReplicaRole::Follower => Role::Follower,
+            ReplicaRole::Candidate => Role::Candidate,
+        },
+        term: r.term,
+        applied: r.applied,
+        last: r.last,
+        followers: r.followers.iter().map(|&(replica, matched, active)| follower(r.last, replica, matched, active)).collect(),
+        healthy: r.role != ReplicaRole::Leader || r.serving,
+    })
+}
+
+fn follower(
+    last: ogive_types::Index,
+    replica: ShardAddr,
+    matched: ogive_types::Index,
+    active: bool,
+) -> FollowerReport {
+    FollowerReport { replica, lag: last.0.saturating_sub(matched.0), active }
+}
+
+/// Drops that are applied in the copysets led from here.
+fn drops_done(report: &ShardReport) -> impl Iterator<Item = Drop> + '_ {
+    let led = report.replicas.iter().filter(|r| r.role == ReplicaRole::Leader);
+    led.flat_map(|r| r.dropped.iter().map(|&volume| Drop { copyset: r.copyset, volume }))
+}

@@ -1,0 +1,236 @@
+//! Opening a device and starting its shards.
+#![allow(clippy::disallowed_methods)] // a shell: seeds the shards from the clock
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crossbeam::channel::bounded;
+use ogive_buf::Pool;
+use ogive_copyset::Timing;
+use ogive_reactor::{Disk, PollMode, ReactorConfig, ReactorHandle, queue};
+use ogive_rpc::hello::{Hello, Identity};
+use ogive_rpc::transport::Endpoint;
+use ogive_rpc::transport::tcp::{Accept, TcpConfig, TcpTransport};
+use ogive_shard::{Admin, Shard, ShardOptions, limits};
+use ogive_store::file::DeviceFile;
+use ogive_store::{Label, Store, StoreOptions, read_label, write_identity};
+use ogive_types::{ChunkserverId, ClusterId, ShardAddr};
+
+use crate::shard_loop::{Command, ShardLoop, ShardReport};
+
+/// How to run a chunkserver.
+#[derive(Clone, Debug)]
+pub struct ChunkserverConfig {
+    /// Address of shard 0; shard n listens on the port plus n, or all on free ports when it is 0.
+    pub listen: SocketAddr,
+    /// Cores to pin the shards to; empty leaves them to the scheduler.
+    pub cores: Vec<usize>,
+    /// How shards wait.
+    pub poll: PollMode,
+    /// Bytes of buffers for each shard.
+    pub buffer_bytes: usize,
+    /// Timing of the copysets.
+    pub timing: Timing,
+}
+
+/// Why a chunkserver does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The device cannot be opened or is in use.
+    #[error("cannot open {path}: {why}")]
+    Open {
+        /// The device.
+        path: PathBuf,
+        /// What the store says.
+        why: String,
+    },
+    /// A shard cannot start.
+    #[error("shard {shard} of {path} does not start: {why}")]
+    Shard {
+        /// The device.
+        path: PathBuf,
+        /// Which shard.
+        shard: u16,
+        /// What it says.
+        why: String,
+    },
+}
+
+/// An opened, locked device.
+pub struct Device {
+    path: PathBuf,
+    file: DeviceFile,
+    label: Label,
+}
+
+impl Device {
+    /// Opens and locks a formatted device.
+    pub fn open(path: &Path) -> Result<Device, StartError> {
+        let fail = |why: String| StartError::Open { path: path.to_owned(), why };
+        let file = DeviceFile::open(path).map_err(|e| fail(e.to_string()))?;
+        let label = read_label(&file).map_err(|e| fail(e.to_string()))?;
+        Ok(Device { path: path.to_owned(), file, label })
+    }
+
+    /// The label: who the device is.
+    pub fn label(&self) -> &Label {
+        &self.label
+    }
+
+    /// Writes the identity that the metadata servers gave to the device.
+    pub fn assign(&mut self, cluster: ClusterId, server: ChunkserverId) -> Result<(), StartError> {
+        let written = write_identity(&mut self.file, cluster, server);
+        self.label = written
+            .map_err(|e| StartError::Open { path: self.path.clone(), why: e.to_string() })?;
+        Ok(())
+    }
+
+    /// Recovers every shard and starts its reactor.
+    pub fn start(self, config: &ChunkserverConfig) -> Result<Chunkserver, StartError> {
+        let mut shards = Vec::new();
+        for shard in 0..self.label.shards() {
+            let started = self.start_shard(shard, config);
+            shards.push(started.map_err(|why| StartError::Shard {
+                path: self.path.clone(),
+                shard,
+                why,
+            })?);
+        }
+        Ok(Chunkserver { shards, _file: self.file })
+    }
+
+    fn start_shard(&self, shard: u16, config: &ChunkserverConfig) -> Result<Handle, String> {
+        let (commands, receiver) = queue::channel().map_err(|e| e.to_string())?;
+        let (ready, started) = bounded(1);
+        let file = self.file.try_clone().map_err(|e| e.to_string())?;
+        let label = self.label.clone();
+        let config = config.clone();
+        let reactor = ReactorConfig {
+            name: format!("shard-{shard}"),
+            core: config.cores.get(usize::from(shard)).copied(),
+            mode: config.poll,
+        };
+        let make = move || {
+            let (work, endpoint) = build(shard, file, &label, &config, receiver)?;
+            let _ = ready.send(endpoint);
+            Ok::<_, String>(work)
+        };
+        let reactor = ogive_reactor::spawn(reactor, make).map_err(|e| e.to_string())?;
+        match started.recv() {
+            Ok(endpoint) => Ok(Handle { commands, endpoint, reactor }),
+            Err(_) => Err(reactor.join().err().map_or("it ended".to_owned(), |e| e.to_string())),
+        }
+    }
+}
+
+fn build(
+    shard: u16,
+    file: DeviceFile,
+    label: &Label,
+    config: &ChunkserverConfig,
+    commands: queue::Receiver<Command>,
+) -> Result<(ShardLoop, Endpoint), String> {
+    let pool = Pool::new(config.buffer_bytes);
+    let options = StoreOptions { volatile_cache: file.volatile_cache(), ..StoreOptions::default() };
+    let mut file = file;
+    let store = Store::open(&mut file, label, shard, pool.clone(), options);
+    let store = store.map_err(|e| e.to_string())?;
+    let addr = ShardAddr { server: label.chunkserver(), shard };
+    let transport = transport(addr, label.cluster(), config, &pool)?;
+    let endpoint = transport.local_endpoints().into_iter().next().ok_or("no listening address")?;
+    let disk = Disk::new(file, pool, ogive_reactor::limits::DISK_DEPTH).map_err(|e| e.to_string())?;
+    let seed = ogive_reactor::now().0 ^ (u64::from(addr.server.0) << 40) ^ u64::from(shard);
+    let options = ShardOptions { addr, timing: config.timing.clone(), seed };
+    let shard = Shard::new(options, store, ogive_reactor::now());
+    Ok((ShardLoop::new(shard, transport, disk, commands), endpoint))
+}
+
+fn transport(
+    addr: ShardAddr,
+    cluster: ClusterId,
+    config: &ChunkserverConfig,
+    pool: &Pool,
+) -> Result<TcpTransport, String> {
+    let port = match config.listen.port() {
+        0 => 0,
+        base => base.checked_add(addr.shard).ok_or("the ports of the shards pass 65535")?,
+    };
+    let listen = SocketAddr::new(config.listen.ip(), port);
+    let hello = Hello {
+        cluster,
+        identity: Identity::Shard { server: addr.server, shard: addr.shard },
+        features: 0,
+        token: Vec::new(),
+        credit_requests: limits::CREDIT_REQUESTS,
+        credit_bytes: limits::CREDIT_BYTES,
+    };
+    let config = TcpConfig {
+        listen: vec![Endpoint(format!("tcp:{listen}"))],
+        ..TcpConfig::new(hello, Accept::cluster(cluster), pool.clone())
+    };
+    TcpTransport::new(config).map_err(|e| e.to_string())
+}
+
+struct Handle {
+    commands: queue::Sender<Command>,
+    endpoint: Endpoint,
+    reactor: ReactorHandle,
+}
+
+/// A running chunkserver.
+pub struct Chunkserver {
+    shards: Vec<Handle>,
+    /// Keeps the lock on the device.
+    _file: DeviceFile,
+}
+
+impl Chunkserver {
+    /// Where the shards listen, in order.
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.shards.iter().map(|s| s.endpoint.clone()).collect()
+    }
+
+    /// Tells a shard what the control plane wants; wishes for shards that do not exist are dropped.
+    pub fn tell(&self, shard: u16, admin: Admin) {
+        if let Some(handle) = self.shards.get(usize::from(shard)) {
+            // A full queue means that the shard is far behind; the wish comes again with the next heartbeat.
+            let _ = handle.commands.send(Command::Admin(admin));
+        }
+    }
+
+    /// Tells all shards.
+    pub fn tell_all(&self, admin: &Admin) {
+        for shard in 0..self.shards.len() as u16 {
+            self.tell(shard, admin.clone());
+        }
+    }
+
+    /// Asks every shard for its state; those that do not answer within `wait` are missing from the result.
+    pub fn report(&self, wait: Duration) -> Vec<ShardReport> {
+        let asked = self.shards.iter().map(|handle| {
+            let (to, from) = bounded(1);
+            let _ = handle.commands.send(Command::Report(to));
+            from
+        });
+        let asked: Vec<_> = asked.collect();
+        asked.iter().filter_map(|from| from.recv_timeout(wait).ok()).collect()
+    }
+
+    /// Whether all reactors run.
+    pub fn is_alive(&self) -> bool {
+        self.shards.iter().all(|s| !s.reactor.is_finished())
+    }
+
+    /// Stops the shards. What was acknowledged is on stable storage already.
+    pub fn stop(self) {
+        for handle in &self.shards {
+            let _ = handle.commands.send(Command::Stop);
+        }
+        for handle in self.shards {
+            if let Err(error) = handle.reactor.join() {
+                tracing::error!(%error, "a shard ended badly");
+            }
+        }
+    }
+}

@@ -1,0 +1,524 @@
+//! The shard itself: `apply` takes one event, `settle` ends a turn.
+//!
+//! ```text
+//! turn of the loop:  apply(event) * n ─▶ settle ─▶ effects
+//!
+//! settle:  store events ─▶ cores (persisted) ─▶ commits ─▶ answers, applies
+//!          groups with new entries ─▶ appends to followers
+//!          timers ─▶ elections, heartbeats (one message per peer), lost calls, reconnects
+//!          store ─▶ disk operations
+//! ```
+//!
+//! Ending a turn in one place is what makes batches: all entries proposed in a turn share the next log write, and all
+//! entries for a follower the next message.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ogive_copyset::{Config, Copyset, Effect as CoreEffect, Priority, Restored, Role, Timing};
+use ogive_rpc::hello::Identity;
+use ogive_rpc::transport::{CloseReason, ConnId, Event as NetEvent, Incoming};
+use ogive_store::{Store, StoreEvent};
+use ogive_types::message::{Heartbeat, Kind, Op, ReplicaReply, ReplicaRequest, encode};
+use ogive_types::{CopysetId, Epoch, Index, ShardAddr, Time, VolumeId};
+
+use crate::calls::{Calls, Token};
+use crate::event::{Admin, Effect, Event, ReplicaSpec};
+use crate::group::Group;
+use crate::limits::TIMER_GRID;
+use crate::outbox::{Batch, Sent, Wire};
+use crate::peers::{PeerCall, Peers, What};
+use crate::sessions::Sessions;
+
+/// What a shard is made with.
+#[derive(Clone, Debug)]
+pub struct ShardOptions {
+    /// Which shard this is.
+    pub addr: ShardAddr,
+    /// Timing of elections and heartbeats.
+    pub timing: Timing,
+    /// Seed of the election time-outs.
+    pub seed: u64,
+}
+
+/// Counters since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Client reads.
+    pub reads: u64,
+    /// Client writes.
+    pub writes: u64,
+    /// Client trims.
+    pub trims: u64,
+    /// Bytes read by clients.
+    pub bytes_read: u64,
+    /// Bytes written by clients.
+    pub bytes_written: u64,
+    /// Client requests that got an error.
+    pub io_refused: u64,
+    /// Messages that broke the protocol.
+    pub protocol_errors: u64,
+    /// Bytes sent to followers by deltas.
+    pub delta_bytes: u64,
+}
+
+/// One core's part of a chunkserver.
+pub struct Shard {
+    pub(crate) options: ShardOptions,
+    pub(crate) store: Store,
+    pub(crate) groups: BTreeMap<CopysetId, Group>,
+    pub(crate) peers: Peers,
+    pub(crate) calls: Calls,
+    pub(crate) sessions: Sessions,
+    pub(crate) conns: HashMap<ConnId, Conn>,
+    /// Groups with something to do at the end of the turn.
+    pub(crate) active: BTreeSet<CopysetId>,
+    pub(crate) delta_reads: HashMap<Token, (CopysetId, ShardAddr)>,
+    /// Reads of entries for followers.
+    entry_reads: HashMap<Token, (CopysetId, ShardAddr)>,
+    pub(crate) core_effects: Vec<CoreEffect>,
+    heartbeats: BTreeMap<ShardAddr, Vec<(CopysetId, Heartbeat)>>,
+    store_events: Vec<StoreEvent>,
+    disk_ops: Vec<ogive_store::DiskOp>,
+    next_tick: Time,
+    failed: bool,
+    pub(crate) stats: Stats,
+}
+
+/// A connection that somebody else made to us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conn {
+    pub(crate) identity: Identity,
+}
+
+impl Shard {
+    /// A shard over an opened store, with a replica for each copyset that the store has.
+    pub fn new(options: ShardOptions, store: Store, now: Time) -> Shard {
+        let copysets: Vec<CopysetId> = store.replicas().collect();
+        let mut shard = Shard {
+            options,
+            store,
+            groups: BTreeMap::new(),
+            peers: Peers::default(),
+            calls: Calls::default(),
+            sessions: Sessions::default(),
+            conns: HashMap::new(),
+            active: BTreeSet::new(),
+            delta_reads: HashMap::new(),
+            entry_reads: HashMap::new(),
+            core_effects: Vec::new(),
+            heartbeats: BTreeMap::new(),
+            store_events: Vec::new(),
+            disk_ops: Vec::new(),
+            next_tick: now,
+            failed: false,
+            stats: Stats::default(),
+        };
+        for id in copysets {
+            shard.open_group(id, now);
+        }
+        shard
+    }
+
+    /// Takes in one event. Call [`Shard::settle`] after the last one of a turn.
+    pub fn apply(&mut self, event: Event, now: Time, out: &mut Vec<Effect>) {
+        match event {
+            Event::Net(event) => self.on_net(event, now, out),
+            Event::Connecting { peer, conn } => self.peers.connecting(peer, conn),
+            Event::Disk(done) => self.store.complete(done),
+            Event::Admin(admin) => self.on_admin(admin, now, out),
+        }
+    }
+
+    /// Ends a turn: everything that follows from its events is decided, and the work it leads to handed out.
+    pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.on_timers(now, out);
+        loop {
+            let mut events = std::mem::take(&mut self.store_events);
+            self.store.poll_events(&mut events);
+            let quiet = events.is_empty() && self.active.is_empty();
+            for event in events.drain(..) {
+                self.on_store(event, now, out);
+            }
+            self.store_events = events;
+            while let Some(id) = self.active.pop_first() {
+                self.advance(id, now, out);
+            }
+            if quiet {
+                break;
+            }
+        }
+        self.send_heartbeats(now, out);
+        self.peers.maintain(now, out);
+        let mut ops = std::mem::take(&mut self.disk_ops);
+        self.store.poll_ops(&mut ops);
+        out.extend(ops.drain(..).map(Effect::Disk));
+        self.disk_ops = ops;
+    }
+
+    /// When `settle` must be called even if nothing happens.
+    pub fn next_deadline(&self) -> Time {
+        self.next_tick.min(self.peers.next_deadline())
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The store, for its statistics and for audits.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Which shard this is.
+    pub fn addr(&self) -> ShardAddr {
+        self.options.addr
+    }
+
+    /// The replication core of a copyset, for checks by the simulator.
+    pub fn core(&self, id: CopysetId) -> Option<&Copyset> {
+        self.groups.get(&id).map(|g| &g.core)
+    }
+
+    /// Requests from others that are not answered yet.
+    pub fn calls_open(&self) -> usize {
+        self.calls.len()
+    }
+
+    fn on_net(&mut self, event: NetEvent, now: Time, out: &mut Vec<Effect>) {
+        match event {
+            NetEvent::Connected { conn, peer, inbound: true } => {
+                if let Identity::Client { session } = peer.identity {
+                    self.sessions.connected(session);
+                }
+                self.calls.opened(conn);
+                self.conns.insert(conn, Conn { identity: peer.identity });
+            }
+            NetEvent::Connected { conn, peer, inbound: false } => {
+                self.peers.connected(conn, &peer, out);
+            }
+            NetEvent::Received { conn, frame } => self.on_frame(conn, frame, now, out),
+            NetEvent::Closed { conn, reason } => self.on_closed(conn, reason, now, out),
+        }
+    }
+
+    fn on_frame(&mut self, conn: ConnId, frame: Incoming, now: Time, out: &mut Vec<Effect>) {
+        let result = match (Kind::from_byte(frame.kind), frame.response) {
+            (Some(Kind::Replica), true) => self.on_replica_reply(conn, frame, now, out),
+            (Some(kind), false) => self.calls.admit(conn, &frame).and_then(|token| match kind {
+                Kind::Io => self.on_io(conn, token, frame, now, out),
+                Kind::Replica => self.on_replica_request(conn, token, frame, now, out),
+            }),
+            (kind, _) => Err(format!("unexpected frame {kind:?} ({})", frame.kind)),
+        };
+        if let Err(why) = result {
+            self.stats.protocol_errors += 1;
+            out.push(Effect::Close { conn, reason: CloseReason::Protocol(why) });
+        }
+    }
+
+    fn on_closed(&mut self, conn: ConnId, reason: CloseReason, now: Time, out: &mut Vec<Effect>) {
+        self.calls.closed(conn);
+        if let Some(Conn { identity: Identity::Client { session } }) = self.conns.remove(&conn) {
+            self.sessions.disconnected(session);
+        }
+        let lost = self.peers.closed(conn, now);
+        if !lost.is_empty() {
+            tracing::debug!(?conn, %reason, calls = lost.len(), "calls lost with their connection");
+        }
+        for call in lost {
+            self.lost(call, now, out);
+        }
+    }
+
+    fn on_admin(&mut self, admin: Admin, now: Time, out: &mut Vec<Effect>) {
+        match admin {
+            Admin::Replicas(specs) => {
+                for ReplicaSpec { copyset, members } in specs {
+                    if !self.groups.contains_key(&copyset) {
+                        self.store.create_replica(copyset, &members);
+                        self.open_group(copyset, now);
+                    }
+                }
+            }
+            Admin::Endpoints(all) => self.peers.set_endpoints(all, out),
+            Admin::DropVolume { copyset, volume } => self.drop_volume(copyset, volume, now),
+        }
+    }
+
+    fn drop_volume(&mut self, copyset: CopysetId, volume: VolumeId, now: Time) {
+        let Some(group) = self.groups.get_mut(&copyset) else { return };
+        let gone = Some(Epoch(u64::MAX));
+        let known = group.fences.get(&volume).copied() == gone
+            || self.store.fence_of(copyset, volume) == gone;
+        if known || group.core.role() != Role::Leader || group.noop.is_none() {
+            return;
+        }
+        if self.propose(copyset, Op::DropVolume { volume }, None, None, now).is_ok() {
+            let group = self.groups.get_mut(&copyset).expect("looked up above");
+            group.fences.insert(volume, Epoch(u64::MAX));
+        }
+    }
+
+    fn open_group(&mut self, id: CopysetId, now: Time) {
+        let state = self.store.replica(id).expect("just created or restored");
+        let addr = self.options.addr;
+        let preferred = state.members.first() == Some(&addr);
+        let config = Config {
+            id: addr,
+            copyset: id,
+            voters: state.members.clone(),
+            timing: self.options.timing.clone(),
+            priority: if preferred { Priority::Preferred } else { Priority::Normal },
+            seed: self.options.seed ^ (u64::from(id.0) << 32),
+        };
+        let restored = Restored {
+            hard: state.hard,
+            terms: self.store.terms(id),
+            prev: self.store.prev(id),
+            last: state.last,
+            applied: state.applied.index,
+        };
+        for &peer in state.members.iter().filter(|&&m| m != addr) {
+            self.peers.want(peer);
+        }
+        let group = Group::new(id, Copyset::new(config, restored, now), state.members);
+        self.next_tick = now;
+        self.groups.insert(id, group);
+    }
+
+    fn on_store(&mut self, event: StoreEvent, now: Time, out: &mut Vec<Effect>) {
+        match event {
+            StoreEvent::Persisted { copyset, index } => {
+                let Some(group) = self.groups.get_mut(&copyset) else { return };
+                group.core.persisted(index, &mut self.core_effects);
+                self.run_core(copyset, now, out);
+                self.active.insert(copyset);
+            }
+            StoreEvent::HardState { copyset, hard } => {
+                let Some(group) = self.groups.get_mut(&copyset) else { return };
+                group.core.hard_state_persisted(hard, now, &mut self.core_effects);
+                self.run_core(copyset, now, out);
+            }
+            StoreEvent::ReadDone { token, result } => {
+                let token = Token(token);
+                if self.delta_reads.contains_key(&token) {
+                    self.delta_read_done(token, result.ok().flatten(), now, out);
+                } else if let Some((id, to)) = self.entry_reads.remove(&token) {
+                    self.entry_read_done(id, to, token, result.ok().flatten(), now, out);
+                } else {
+                    self.answer_read(token, result, out);
+                }
+            }
+            StoreEvent::DeltaPersisted { token, copyset } => {
+                let last = self.store.replica(copyset).map(|r| r.applied).unwrap_or_default();
+                self.answer_delta(copyset, Token(token), true, last, out);
+                self.active.insert(copyset);
+            }
+            StoreEvent::Damaged { copyset, chunk, range } => {
+                tracing::error!(%copyset, %chunk, ?range, "stored blocks fail their checksums");
+            }
+            StoreEvent::Failed { error } => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    out.push(Effect::Fatal(format!("the device failed: {error}")));
+                }
+            }
+        }
+    }
+
+    fn entry_read_done(
+        &mut self,
+        id: CopysetId,
+        to: ShardAddr,
+        token: Token,
+        data: Option<ogive_buf::Buf>,
+        now: Time,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(outbox) = group.outboxes.get_mut(&to) else { return };
+        if outbox.fetched(token, data) {
+            self.pump_outbox(id, to, now, out);
+        }
+    }
+
+    /// Brings a group forward: sends what is new, applies what is committed, serves who waited for it.
+    fn advance(&mut self, id: CopysetId, now: Time, out: &mut Vec<Effect>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if std::mem::take(&mut group.replicate) {
+            group.core.replicate(now, &mut self.core_effects);
+            self.run_core(id, now, out);
+        }
+        self.apply_committed(id, out);
+        self.pump_deltas(id, now, out);
+    }
+
+    fn apply_committed(&mut self, id: CopysetId, out: &mut Vec<Effect>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(state) = self.store.replica(id) else { return };
+        let upto = group.core.commit().min(state.persisted);
+        if upto > state.applied.index {
+            self.store.apply(id, upto);
+            group.core.applied(upto);
+            let store = &self.store;
+            group.fences.retain(|&v, &mut epoch| store.fence_of(id, v).unwrap_or_default() < epoch);
+            for read in group.readable(upto) {
+                self.serve_read(id, read, out);
+            }
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if group.core.role() == Role::Leader {
+            self.store.release(id, group.core.release_point());
+        }
+        if let Some(state) = self.store.replica(id) {
+            group.core.released(state.first.prev());
+        }
+    }
+
+    /// Runs the effects of a call into a core that collected them on its own.
+    pub(crate) fn queue_core(
+        &mut self,
+        id: CopysetId,
+        mut effects: Vec<CoreEffect>,
+        now: Time,
+        out: &mut Vec<Effect>,
+    ) {
+        self.core_effects.append(&mut effects);
+        self.run_core(id, now, out);
+    }
+
+    /// Does what the core of a group asked for, and what that leads to.
+    pub(crate) fn run_core(&mut self, id: CopysetId, now: Time, out: &mut Vec<Effect>) {
+        while !self.core_effects.is_empty() {
+            let effects = std::mem::take(&mut self.core_effects);
+            for effect in effects {
+                self.run_effect(id, effect, now, out);
+            }
+        }
+    }
+
+    fn run_effect(&mut self, id: CopysetId, effect: CoreEffect, now: Time, out: &mut Vec<Effect>) {
+        match effect {
+            CoreEffect::SaveHardState(hard) => self.store.save_hard_state(id, hard),
+            CoreEffect::SendVote { to, vote } => {
+                let call = PeerCall { to, what: What::Vote(id) };
+                self.peers.call(call, &ReplicaRequest::Vote(id, vote), Vec::new(), now, out);
+            }
+            CoreEffect::VoteReply { token, reply, .. } => {
+                let body = encode(&ReplicaReply::Vote(id, reply));
+                self.calls.answer(Token(token), body, Vec::new(), out);
+            }
+            CoreEffect::AppendReply { token, reply, .. } => {
+                let body = encode(&ReplicaReply::Append(id, reply));
+                self.calls.answer(Token(token), body, Vec::new(), out);
+            }
+            CoreEffect::Replicate { to, prev, from, count, commit, term, sent } => {
+                let Some(group) = self.groups.get_mut(&id) else { return };
+                let outbox = group.outboxes.entry(to).or_default();
+                match outbox.push(Batch { term, prev, from, count, commit, sent }) {
+                    Sent::All => self.pump_outbox(id, to, now, out),
+                    Sent::Lost => self.lost(PeerCall { to, what: What::Append(id) }, now, out),
+                }
+            }
+            CoreEffect::Heartbeat { to, beat } => {
+                self.heartbeats.entry(to).or_default().push((id, beat));
+            }
+            CoreEffect::SendTimeoutNow { to, term } => {
+                let call = PeerCall { to, what: What::TimeoutNow(id) };
+                let request = ReplicaRequest::TimeoutNow(id, term);
+                self.peers.call(call, &request, Vec::new(), now, out);
+            }
+            CoreEffect::AppendNoop(pos) => self.append_noop(id, pos.index, now),
+            CoreEffect::Commit(commit) => {
+                let Some(group) = self.groups.get_mut(&id) else { return };
+                let body = encode(&ogive_types::message::IoReply::Done);
+                for token in group.committed(commit) {
+                    self.calls.answer(token, body.clone(), Vec::new(), out);
+                }
+                self.active.insert(id);
+            }
+            CoreEffect::RoleChanged { role, term, leader } => {
+                tracing::info!(copyset = %id, ?role, %term, ?leader, "role changed");
+                if role != Role::Leader {
+                    self.interrupt(id, out);
+                }
+            }
+            CoreEffect::NeedDelta { to, base } => self.start_delta(id, to, base),
+            CoreEffect::ReadReady { token, commit } => self.read_ready(id, Token(token), commit, out),
+            CoreEffect::ReadFailed { token } => self.read_failed(id, Token(token), out),
+        }
+    }
+
+    fn append_noop(&mut self, id: CopysetId, index: Index, now: Time) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let term = group.core.term();
+        group.noop = Some(index);
+        group.replicate = true;
+        self.active.insert(id);
+        if let Err(error) = self.store.append(id, index, term, Op::Noop, None) {
+            // A no-op takes no space; without buffers for its log record the shard cannot lead.
+            tracing::error!(copyset = %id, %error, "cannot append the entry that starts a term");
+            group.core.abdicate(now, &mut self.core_effects);
+        }
+    }
+
+    fn pump_outbox(&mut self, id: CopysetId, to: ShardAddr, now: Time, out: &mut Vec<Effect>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let Some(outbox) = group.outboxes.get_mut(&to) else { return };
+        let (store, peers, calls) = (&mut self.store, &mut self.peers, &mut self.calls);
+        let sent = outbox.pump(id, to, &mut Wire { store, peers, calls, now, out });
+        if let Some(token) = outbox.reading() {
+            self.entry_reads.insert(token, (id, to));
+        }
+        if sent == Sent::Lost {
+            self.lost(PeerCall { to, what: What::Append(id) }, now, out);
+        }
+    }
+
+    fn read_ready(&mut self, id: CopysetId, token: Token, commit: Index, out: &mut Vec<Effect>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        if let Some(read) = group.reads.iter_mut().find(|r| r.token == token) {
+            read.after = Some(commit);
+        }
+        let applied = self.store.replica(id).map_or(Index(0), |r| r.applied.index);
+        for read in group.readable(applied) {
+            self.serve_read(id, read, out);
+        }
+    }
+
+    fn read_failed(&mut self, id: CopysetId, token: Token, out: &mut Vec<Effect>) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        group.reads.retain(|read| read.token != token);
+        let leader = group.core.leader();
+        self.refuse(token, ogive_types::message::IoError::NotLeader { leader }, out);
+    }
+
+    fn on_timers(&mut self, now: Time, out: &mut Vec<Effect>) {
+        for call in self.peers.expire(now) {
+            self.lost(call, now, out);
+        }
+        if now < self.next_tick {
+            return;
+        }
+        let ids: Vec<CopysetId> = self.groups.keys().copied().collect();
+        let mut next = Time::NEVER;
+        for id in ids {
+            let Some(group) = self.groups.get_mut(&id) else { continue };
+            group.core.tick(now, &mut self.core_effects);
+            self.run_core(id, now, out);
+            if let Some(group) = self.groups.get(&id) {
+                next = next.min(group.core.next_deadline());
+            }
+        }
+        let grid = TIMER_GRID.as_micros() as u64;
+        let rounded = next.0.checked_next_multiple_of(grid).map_or(Time::NEVER, Time);
+        self.next_tick = rounded.max(now + TIMER_GRID);
+    }
+
+    fn send_heartbeats(&mut self, now: Time, out: &mut Vec<Effect>) {
+        for (to, beats) in std::mem::take(&mut self.heartbeats) {
+            let call = PeerCall { to, what: What::Heartbeats };
+            self.peers.call(call, &ReplicaRequest::Heartbeats(beats), Vec::new(), now, out);
+        }
+    }
+}
