@@ -1,4 +1,5 @@
 //! Compiles the protobuf files with protox, so that no protoc is needed.
+#![allow(clippy::disallowed_methods)] // A build script works with files.
 
 use std::path::PathBuf;
 use std::{env, fs};
