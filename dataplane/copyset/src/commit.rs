@@ -1,0 +1,104 @@
+//! How far the log is committed.
+//!
+//! ```text
+//! follower:  known to match and committed ──► min(known, persisted) ──► Commit
+//! leader:    persisted here, matched there ──► majority, own term ───► Commit
+//! ```
+//!
+//! | role | event | commit becomes |
+//! |---|---|---|
+//! | follower | append or heartbeat | what the leader says, at most what is known to match and is persisted |
+//! | follower | persisted | as above |
+//! | leader | persisted, answer | the largest index that a majority persisted, if its term is the leader's |
+//! | any | elected | everything known to be committed |
+//!
+//! A leader counts only entries of its own term (Ongaro's thesis, 3.6.2): copies of an older entry on a
+//! majority do not keep a later leader from replacing it. All entries from the leader's no-op on are its own.
+
+use ogive_types::{Index, Time};
+
+use crate::copyset::Copyset;
+use crate::effect::Effect;
+use crate::election::Role;
+use crate::mutant::Mutant;
+use crate::quorum::reached_by_majority;
+
+impl Copyset {
+    /// Follower: entries up to `index` match the leader's and are committed there.
+    pub(crate) fn learn_commit(&mut self, index: Index, out: &mut Vec<Effect>) {
+        assert!(index <= self.log.last().index, "only entries that it holds are known to match");
+        self.known = self.known.max(index);
+        self.raise_commit(self.known.min(self.persisted), out);
+    }
+
+    /// Leader: counts who has persisted what.
+    pub(crate) fn count_commit(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let own = if self.has(Mutant::CountOwnUnpersisted) {
+            self.log.last().index
+        } else {
+            self.persisted
+        };
+        let others = self.lead.followers.iter().map(|follower| follower.matched);
+        let reached = reached_by_majority(others.chain([own]), Index(0));
+        if reached > self.commit
+            && (reached >= self.lead.term_start || self.has(Mutant::CommitOldTerm))
+        {
+            self.known = reached;
+            self.raise_commit(reached, out);
+            self.finish_reads(now, out);
+        }
+    }
+
+    pub(crate) fn raise_commit(&mut self, index: Index, out: &mut Vec<Effect>) {
+        if index > self.commit {
+            self.commit = index;
+            out.push(Effect::Commit(index));
+        }
+    }
+
+    /// The store has the entries up to `upto`, which it was given in this order, on stable storage.
+    ///
+    /// Reports about entries that were truncated since they were given to the store must not reach this: an
+    /// entry of the same index may have taken their place.
+    pub fn persisted(&mut self, upto: Index, out: &mut Vec<Effect>) {
+        assert!(upto <= self.log.last().index, "only entries that were appended are persisted");
+        if upto <= self.persisted {
+            return;
+        }
+        self.persisted = upto;
+        self.answer_pending(out);
+        match self.role {
+            Role::Leader => self.count_commit(self.now, out),
+            _ => self.raise_commit(self.known.min(self.persisted), out),
+        }
+    }
+
+    /// Everything up to here may be applied: it is committed, and this replica's store holds it.
+    pub fn applicable(&self) -> Index {
+        self.commit.min(self.persisted)
+    }
+
+    /// The shard applied the entries up to `upto` to its map.
+    pub fn applied(&mut self, upto: Index) {
+        assert!(upto <= self.applicable(), "only what is committed and persisted is applied");
+        self.applied = self.applied.max(upto);
+    }
+
+    /// The store dropped the entries up to `upto`, all of them applied.
+    pub fn released(&mut self, upto: Index) {
+        assert!(upto <= self.applied, "an entry is needed until it is applied");
+        self.log.release(upto);
+    }
+
+    /// Leader: everything up to here is persisted by all members and applied here, so nobody needs it from
+    /// the log. A follower knows this of nobody: there it is the position before the first entry. The shard
+    /// may release more (a member that is down must not fill the log); that member is then caught up by
+    /// [`Effect::NeedDelta`].
+    pub fn release_point(&self) -> Index {
+        if self.role != Role::Leader {
+            return self.log.prev().index;
+        }
+        let others = self.lead.followers.iter().map(|follower| follower.matched);
+        others.fold(self.applied, Index::min).max(self.log.prev().index)
+    }
+}
