@@ -24,6 +24,8 @@ mod places;
 mod ram_server;
 mod report;
 mod rng;
+#[cfg(test)]
+mod scenarios;
 mod spec;
 mod stats;
 mod verify;
