@@ -1,12 +1,16 @@
 //! Message-oriented RPC of the data plane: frames, sessions, credits, transports.
 //!
-//! - [`frame`]: the header and its codec;
-//! - [`hello`]: what the two ends tell each other first;
-//! - [`requests`]: requests in flight, their deadlines and credits, as plain state without I/O;
+//! - [`frame`]: the header and its codec; [`assemble`]: frames with pooled payloads out of a stream;
+//! - [`hello`], [`goodbye`]: what the two ends tell each other first and last;
+//! - [`requests`], [`inbound`]: requests in flight, their deadlines and credits, as plain state
+//!   without I/O;
 //! - [`transport`]: the polled trait, and TCP behind it.
 
+pub mod assemble;
 pub mod frame;
+pub mod goodbye;
 pub mod hello;
+pub mod inbound;
 pub mod limits;
 pub mod requests;
 pub mod transport;

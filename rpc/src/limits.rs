@@ -1,8 +1,87 @@
 //! Limits of this crate, each with its reason.
 
+use std::time::Duration;
+
 use ogive_types::MAX_IO_BYTES;
 
 /// Longest body: an append of many small entries, or the checksums of a chunk, with room to spare.
 pub const BODY_BYTES_MAX: usize = 256 << 10;
 /// Longest payload: one I/O of the largest size.
 pub const PAYLOAD_BYTES_MAX: usize = MAX_IO_BYTES;
+
+/// Longest body of a HELLO: its fields take under 64 bytes, the rest is for the token. A stranger
+/// makes us hold no more than this.
+pub const HELLO_BODY_BYTES_MAX: usize = 4 << 10;
+/// Longest token in a HELLO: a signed ticket is a few hundred bytes.
+pub const TOKEN_BYTES_MAX: usize = 2 << 10;
+/// Longest body of a GOODBYE: a code and a sentence.
+pub const GOODBYE_BODY_BYTES_MAX: usize = 512;
+
+/// Requests in flight on one connection, whatever the peer grants: a deeper queue only adds delay,
+/// and the tracker's memory stays bounded.
+pub const REQUESTS_PER_CONN_MAX: u32 = 4096;
+/// How often the tracker looks for overdue requests at most: deadlines count in milliseconds.
+pub const EXPIRE_EVERY: Duration = Duration::from_millis(1);
+
+/// Connections of one transport. A shard talks to the shards of its peers and to some hundred
+/// clients; each connection costs a descriptor and about 1 KiB while idle.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Inbound connections that have not said HELLO. Honest peers say it within a round trip, so this
+/// many at once are a flood, and the oldest makes room for the newest.
+pub const UNGREETED_MAX: usize = 128;
+/// Connections accepted per poll of a listener, so that a flood does not starve the others.
+pub const ACCEPTS_PER_POLL: usize = 16;
+/// Closed connections that are kept until the peer has read why (see `linger`).
+pub const LINGERING_MAX: usize = 64;
+/// How long such a connection is kept.
+pub const LINGER_FOR: Duration = Duration::from_secs(1);
+/// Bytes thrown away per look at such a connection; a flooder waits for the time to run out.
+pub const LINGER_BYTES_PER_TICK: usize = 256 << 10;
+
+/// Bytes of the read buffer that all connections of a transport share. Large enough that a batch
+/// of 4 KiB requests needs one system call, small enough to stay in the L2 cache and that little
+/// of a large payload passes through it (and so is copied).
+pub const SCRATCH_BYTES: usize = 32 << 10;
+/// Bytes read from one connection per poll; then the others have their turn.
+pub const READ_BYTES_PER_POLL: usize = 512 << 10;
+/// Ready connections looked at per poll; the kernel hands out the rest next time, in turn.
+pub const READY_PER_POLL: usize = 64;
+/// Slices given to the kernel in one write: header, body and payload of about 20 requests. A
+/// quarter of the kernel's IOV_MAX, above which nothing is gained.
+pub const SLICES_PER_WRITE: usize = 64;
+
+/// Bytes queued on a connection at which `send` starts writing without waiting for `flush`: the
+/// network works while the owner prepares more.
+pub const SEND_EAGER_BYTES: usize = 256 << 10;
+/// Bytes that may wait for a peer for long: what the credits of a shard allow in flight.
+pub const SEND_QUEUE_BYTES_SOFT: usize = 64 << 20;
+/// Bytes that may wait for a peer at all. Reached only when credits are not kept.
+pub const SEND_QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// How long to go on over `SEND_QUEUE_BYTES_SOFT`: a reader that is busy for a moment recovers.
+pub const STALLED_AFTER: Duration = Duration::from_secs(2);
+/// A connection is made, or fails, within this.
+pub const CONNECT_WITHIN: Duration = Duration::from_secs(3);
+/// HELLO arrives within this. A slow loris is gone by then.
+pub const HELLO_WITHIN: Duration = Duration::from_secs(2);
+/// A frame whose first byte arrived is complete within this (not counting time in which we did not
+/// read): 1 MiB in 10 s is slower than any network that this is for.
+pub const FRAME_WITHIN: Duration = Duration::from_secs(10);
+/// PING is sent when nothing was sent for this long.
+pub const PING_AFTER: Duration = Duration::from_secs(1);
+/// The peer is taken for dead when nothing was heard for this long: four PINGs are missing.
+pub const SILENT_AFTER: Duration = Duration::from_secs(4);
+/// Time-outs are looked for no more often than this; a pass costs some nanoseconds a connection.
+pub const TICK: Duration = Duration::from_millis(10);
+/// A connection that waits for a buffer is tried again within this even if nothing else happens:
+/// a buffer that is given back wakes nobody.
+pub const BUFFER_RETRY: Duration = Duration::from_millis(1);
+/// A listener rests this long when the process is out of descriptors.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Lines logged per second about connections that misbehave; the rest is counted.
+pub const LOG_LINES_PER_SECOND: u32 = 20;
+
+const _: () = assert!(HELLO_BODY_BYTES_MAX > TOKEN_BYTES_MAX + 64);
+const _: () = assert!(SEND_QUEUE_BYTES_SOFT < SEND_QUEUE_BYTES_MAX);
+const _: () = assert!(PAYLOAD_BYTES_MAX <= ogive_buf::MAX_BUF_BYTES);

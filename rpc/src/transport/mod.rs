@@ -1,6 +1,10 @@
-//! Transports: how frames get from one process to another. One trait, polled by the reactor of the owning thread.
+//! Transports: how frames get from one process to another. One trait, polled by the reactor of the
+//! owning thread.
 
+mod endpoint;
 pub mod tcp;
+
+pub use endpoint::{Endpoint, EndpointError};
 
 use ogive_buf::Buf;
 use ogive_types::Time;
@@ -10,10 +14,6 @@ use crate::hello::Hello;
 /// A connection of one transport; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
-
-/// Where a peer listens: `tcp:HOST:PORT` (other schemes come with other transports).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Endpoint(pub String);
 
 /// A frame to send.
 #[derive(Clone, Debug)]
@@ -111,8 +111,9 @@ pub trait Transport {
     /// Starts connecting; `Connected` or `Closed` follows.
     fn connect(&mut self, to: &Endpoint, now: Time) -> ConnId;
 
-    /// Queues a frame and tries to send it. On a connection that is closed or not yet up the frame is dropped: the
-    /// `Closed` event is, or will be, reported to whoever waits.
+    /// Queues a frame; `flush` sends it. On a connection that is closed or not yet up the frame is
+    /// dropped: the `Closed` event is, or will be, reported to whoever waits. Panics when body or
+    /// payload is longer than [`crate::limits`] allow, or the kind is not one of the upper layers'.
     fn send(&mut self, conn: ConnId, frame: Outgoing, now: Time);
 
     /// Closes a connection; `Closed` follows from the next poll.
@@ -121,10 +122,12 @@ pub trait Transport {
     /// Makes progress without blocking, and appends what happened. True when anything did.
     fn poll(&mut self, now: Time, events: &mut Vec<Event>) -> bool;
 
-    /// Sends what `send` queued; called once per turn of the loop, after all of its sends.
+    /// Sends what `send` queued; called once per turn of the loop, after all of its sends. What the
+    /// network does not take now is sent by later polls.
     fn flush(&mut self, now: Time);
 
-    /// When `poll` must be called again even if the descriptor is quiet (keep-alive, time-outs).
+    /// When `poll` must be called again even if the descriptor is quiet (keep-alive, time-outs,
+    /// events that are already known).
     fn next_deadline(&self) -> Time;
 
     /// A descriptor that is readable whenever `poll` would find something.

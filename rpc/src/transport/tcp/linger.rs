@@ -1,0 +1,77 @@
+//! The end of a socket after GOODBYE.
+//!
+//! A socket that is closed with unread bytes in it makes the kernel send a reset, and a reset can
+//! overtake and destroy the GOODBYE before the peer has read why it was refused. So such a socket
+//! is shut down for writing and read empty for a moment, until the peer closes its end.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ogive_types::Time;
+use rustix::net::RecvFlags;
+use socket2::Socket;
+
+use super::conn::{Conn, ConnState};
+use super::stats::TcpStats;
+use crate::frame::KIND_GOODBYE;
+use crate::goodbye;
+use crate::limits::{LINGER_BYTES_PER_TICK, LINGER_FOR, LINGERING_MAX};
+use crate::transport::CloseReason;
+
+#[derive(Default)]
+pub(super) struct Lingering {
+    sockets: VecDeque<(Socket, Time)>,
+}
+
+impl Lingering {
+    /// Ends a connection that has left the table: tells the peer why, if it can still hear.
+    pub(super) fn part(
+        &mut self,
+        mut conn: Box<Conn>,
+        reason: &CloseReason,
+        stats: &mut TcpStats,
+        now: Time,
+    ) {
+        if matches!(reason, CloseReason::Silent(_) | CloseReason::Stalled(_)) {
+            // The kernel would keep what is queued for a peer that does not take it.
+            let _ = conn.socket.set_linger(Some(Duration::ZERO));
+            return;
+        }
+        let can_send = conn.state != ConnState::Connecting && !conn.broken;
+        let Some(body) = goodbye::encode(reason).filter(|_| can_send) else { return };
+        if *reason != CloseReason::Local {
+            conn.queue.clear_unsent();
+        }
+        conn.queue.push_control(KIND_GOODBYE, body);
+        let sent = conn.write(stats, now).is_ok() && conn.queue.is_empty() && !conn.broken;
+        if sent && conn.socket.shutdown(std::net::Shutdown::Write).is_ok() {
+            if self.sockets.len() == LINGERING_MAX {
+                self.sockets.pop_front();
+            }
+            self.sockets.push_back((conn.socket, now + LINGER_FOR));
+        }
+    }
+
+    /// Lets go of the sockets whose peer has closed or whose time is up.
+    pub(super) fn tick(&mut self, scratch: &mut [u8], now: Time) {
+        self.sockets.retain(|(socket, until)| now < *until && !read_empty(socket, scratch));
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.sockets.len()
+    }
+}
+
+/// Throws away what arrived. True when the stream has ended.
+fn read_empty(socket: &Socket, scratch: &mut [u8]) -> bool {
+    let mut total = 0;
+    while total < LINGER_BYTES_PER_TICK {
+        match rustix::net::recv(socket, &mut *scratch, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return true,
+            Ok((_, n)) => total += n,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
+            Err(_) => return true,
+        }
+    }
+    false
+}
