@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -20,6 +19,8 @@ const BLOCK: usize = 4096;
 pub(crate) enum Lie {
     /// Acknowledges the nth write without keeping it.
     LoseWrite(u64),
+    /// Acknowledges every write from the nth on without keeping it.
+    LoseFrom(u64),
     /// Keeps only the first 2 KiB of the nth write.
     TearWrite(u64),
     /// Puts the nth write 4 KiB further on.
@@ -66,7 +67,7 @@ impl RamServer {
         let state = Arc::new(Mutex::new(State { data, lie, ..State::default() }));
         let shared = Arc::clone(&state);
         std::thread::spawn(move || accept(&listener, &shared));
-        let uri = format!("nbd+unix:///ram?socket={}", PathBuf::from(path).display());
+        let uri = format!("nbd+unix:///ram?socket={}", path.display());
         RamServer { uri: uri.parse().unwrap(), state, _dir: dir }
     }
 
@@ -184,6 +185,7 @@ fn write(mut state: MutexGuard<'_, State>, offset: usize, data: &[u8]) -> io::Re
     let mut closed = false;
     match state.lie {
         Some(Lie::LoseWrite(nth)) if n == nth => kept = false,
+        Some(Lie::LoseFrom(nth)) if n >= nth => kept = false,
         Some(Lie::TearWrite(nth)) if n == nth => data.truncate(BLOCK / 2),
         Some(Lie::MisplaceWrite(nth)) if n == nth => {
             at = if offset + BLOCK < state.data.len() { offset + BLOCK } else { offset - BLOCK };

@@ -101,7 +101,7 @@ impl VolumeBench {
             return refuse(format!("the range holds no request of {unit} bytes"));
         }
         if self.verify && usable / BLOCK as u64 > limits::MAX_VERIFIED_BLOCKS {
-            let most = limits::MAX_VERIFIED_BLOCKS * BLOCK as u64 >> 30;
+            let most = (limits::MAX_VERIFIED_BLOCKS * BLOCK as u64) >> 30;
             return refuse(format!(
                 "verifying keeps every block in mind; give a range <= {most} GiB"
             ));

@@ -97,7 +97,7 @@ pub fn measure(path: &Path, time: Duration) -> Result<DeviceLatencies, MeasureEr
 
 /// Writes all of the file once, so that no later write allocates.
 fn fill(file: &DirectFile, block: &mut AlignedBlock) -> Step {
-    let pattern = (0..PROBE_BYTES).map(|i| (i * 31 >> 3) as u8);
+    let pattern = (0..PROBE_BYTES).map(|i| ((i * 31) >> 3) as u8);
     block.bytes_mut().iter_mut().zip(pattern).for_each(|(byte, value)| *byte = value);
     for at in (0..MEASURE_BYTES).step_by(PROBE_BYTES) {
         file.write(block, at)?;

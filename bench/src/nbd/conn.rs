@@ -169,6 +169,7 @@ fn lost(error: Errno) -> Lost {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // The other end is a thread.
 mod tests {
     use super::*;
     use std::io::{Read, Write};

@@ -84,6 +84,7 @@ fn quota(text: &str) -> Option<f64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // Builds trees of files to probe.
 mod tests {
     use super::*;
     use std::fs;
