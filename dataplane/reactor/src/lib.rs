@@ -10,7 +10,6 @@
 
 mod background;
 mod clock;
-pub mod contract;
 mod disk;
 mod handle;
 pub mod limits;

@@ -5,8 +5,8 @@ use ogive_buf::{ArenaId, Buf, BufMut};
 
 use super::Target;
 use super::registered::Registered;
-use crate::contract::{DiskDone, DiskError, DiskOp, OpId};
 use crate::limits;
+use ogive_store::{DiskDone, DiskError, DiskOp, OpId};
 
 /// An operation and its progress.
 pub(super) struct InFlight {
@@ -117,11 +117,9 @@ fn is_passing(errno: i32) -> bool {
     matches!(errno, libc::EINTR | libc::EAGAIN)
 }
 
+/// A file that may not grow is a full device to the store.
 fn error_of(errno: i32) -> DiskError {
-    match errno {
-        libc::ENOSPC | libc::EDQUOT | libc::EFBIG => DiskError::NoSpace,
-        errno => DiskError::Io(errno),
-    }
+    if errno == libc::EFBIG { DiskError::Full } else { DiskError::from_errno(errno) }
 }
 
 /// Memory still to be read or written, in order; empty pieces are left out.

@@ -18,9 +18,9 @@ use ogive_buf::Pool;
 
 use self::inflight::{InFlight, Step};
 use self::registered::Registered;
-use crate::contract::{DiskDone, DiskOp};
 use crate::limits;
 use crate::ring::{Ring, TaskRun};
+use ogive_store::{DiskDone, DiskOp};
 
 /// Operations on one file, for the thread that made it.
 ///
@@ -119,9 +119,9 @@ impl Disk {
             self.finish(slot, result, done);
         }
         self.reaped = reaped;
-        while let (false, Some(slot)) = (self.waiting.is_empty(), self.free.pop()) {
-            let op = self.waiting.pop_front().expect("not empty");
-            self.start(slot, op);
+        while !self.free.is_empty() && !self.waiting.is_empty() {
+            let (slot, op) = (self.free.pop(), self.waiting.pop_front());
+            self.start(slot.expect("not empty"), op.expect("not empty"));
         }
         any
     }
