@@ -1,1 +1,18 @@
-//! Gateways that show volumes to ordinary clients: NBD.
+//! Gateways that show volumes to ordinary clients.
+//!
+//! - [`nbd`]: the NBD protocol as a session without I/O: bytes in, volume operations out, results
+//!   in, bytes out;
+//! - [`NbdServer`]: sockets around such sessions, polled by the loop that also runs the volume's
+//!   client;
+//! - [`limits`]: how much a client may ask of a gateway.
+
+mod conn;
+pub mod limits;
+mod listen;
+pub mod nbd;
+mod server;
+mod socket;
+
+pub use listen::{ListenError, NbdListen};
+pub use nbd::{Export, ExportId, ExportRequest, Exports};
+pub use server::{ConnKey, NbdConfig, NbdServer};
