@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn bytes_on_the_wire_are_fixed() {
-        let golden = "909c b8e8 d0c0 c182 c587 a8a0 c0c0 a081 0207 0300 04aa aaaa aa80 0280 8080 08";
+        let golden = "909eb8e8c0e1828589909cb0d080c1818202 00 07 03 00 04aaaaaaaa 8002 80808008";
         let hex: String = hello().encode().iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, golden.replace(' ', ""));
     }

@@ -27,6 +27,8 @@ struct Shared {
     free: [Vec<Place>; CLASSES],
     limit_bytes: usize,
     used_bytes: usize,
+    /// Bytes given back since the last merge.
+    freed_bytes: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -56,6 +58,7 @@ impl Pool {
                 free: Default::default(),
                 limit_bytes: arenas_max * ARENA_BYTES,
                 used_bytes: 0,
+                freed_bytes: 0,
             })),
         }
     }
@@ -68,7 +71,7 @@ impl Pool {
         }
         let class = class_of(len);
         let mut shared = self.shared.borrow_mut();
-        let place = shared.take(class)?;
+        let place = shared.take(class).or_else(|| shared.take_merged(class))?;
         shared.used_bytes += ALIGN << class;
         let start = shared.arenas[place.arena.0 as usize].at(place.offset as usize);
         let block = Block { pool: Rc::clone(&self.shared), place, class, start };
@@ -119,6 +122,41 @@ impl Shared {
         Some(place)
     }
 
+    /// Tries again with neighbouring free places joined, once the pool is at its limit. Joining is
+    /// not worth a look before as much was given back as is wanted, which also keeps its cost in
+    /// proportion while the pool stays exhausted.
+    fn take_merged(&mut self, class: usize) -> Option<Place> {
+        if self.freed_bytes < ALIGN << class {
+            return None;
+        }
+        self.freed_bytes = 0;
+        for class in 0..CLASSES - 1 {
+            self.merge(class);
+        }
+        self.take(class)
+    }
+
+    /// Joins pairs of free places that one place of the next class was split into.
+    fn merge(&mut self, class: usize) {
+        let per_arena = (ARENA_BYTES / ALIGN) >> class;
+        let number = |p: &Place| {
+            p.arena.0 as usize * per_arena + p.offset as usize / (ALIGN << class)
+        };
+        let mut is_free = vec![false; self.arenas.len() * per_arena];
+        for place in &self.free[class] {
+            is_free[number(place)] = true;
+        }
+        let (places, joined) = self.free.split_at_mut(class + 1);
+        places[class].retain(|place| {
+            let n = number(place);
+            let pair = is_free[n ^ 1];
+            if pair && n.is_multiple_of(2) {
+                joined[0].push(*place);
+            }
+            !pair
+        });
+    }
+
     fn grow(&mut self) -> Option<Place> {
         if (self.arenas.len() + 1) * ARENA_BYTES > self.limit_bytes {
             return None;
@@ -144,6 +182,7 @@ impl Drop for Block {
     fn drop(&mut self) {
         let mut shared = self.pool.borrow_mut();
         shared.used_bytes -= ALIGN << self.class;
+        shared.freed_bytes += ALIGN << self.class;
         shared.free[self.class].push(self.place);
     }
 }
@@ -256,13 +295,32 @@ mod tests {
     }
 
     #[test]
+    fn small_buffers_given_back_make_room_for_large_ones() {
+        let pool = Pool::new(2 * ARENA_BYTES);
+        for round in 0..3 {
+            let mut small: Vec<_> = std::iter::from_fn(|| pool.alloc(ALIGN)).collect();
+            assert_eq!(small.len(), 2 * ARENA_BYTES / ALIGN, "all of it, in round {round}");
+            assert!(pool.alloc(1 << 20).is_none());
+            small.sort_by_key(|buf| buf.as_ptr());
+            let pinned = small.swap_remove(300);
+            drop(small);
+            let large: Vec<_> = std::iter::from_fn(|| pool.alloc(1 << 20)).collect();
+            assert_eq!(large.len(), 7, "one MiB holds the small one that is left");
+            drop((pinned, large));
+            let whole = (pool.alloc(MAX_BUF_BYTES), pool.alloc(MAX_BUF_BYTES));
+            assert!(whole.0.is_some() && whole.1.is_some());
+        }
+        assert_eq!(pool.stats().used_bytes, 0);
+    }
+
+    #[test]
     fn live_buffers_never_overlap() {
         let pool = Pool::new(ARENA_BYTES);
         let mut live: Vec<(u8, BufMut)> = Vec::new();
         for i in 0..2000usize {
             if i % 3 == 2 {
                 live.swap_remove(i * 7 % live.len());
-            } else if let Some(mut b) = pool.alloc((i * 977) % 20_000) {
+            } else if let Some(mut b) = pool.alloc((i * 977) % 20_000 << (i % 7)) {
                 b.fill(i as u8);
                 live.push((i as u8, b));
             }

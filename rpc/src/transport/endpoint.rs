@@ -60,8 +60,7 @@ impl Endpoint {
             Err(error) => return Err(error),
             Ok(_) => return Ok(vec![self.clone()]),
         }
-        let unresolved =
-            |why: String| EndpointError::Unresolved { endpoint: self.0.clone(), why };
+        let unresolved = |why: String| EndpointError::Unresolved { endpoint: self.0.clone(), why };
         let addrs = self.tcp_part()?.to_socket_addrs().map_err(|e| unresolved(e.to_string()))?;
         let found: Vec<Endpoint> = addrs.map(Endpoint::tcp).collect();
         if found.is_empty() { Err(unresolved("no address".into())) } else { Ok(found) }

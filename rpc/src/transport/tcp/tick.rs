@@ -160,8 +160,7 @@ mod tests {
         assert_eq!(at(fresh, 19), Due::At(Time(20 * S)));
         let partial = Clocks { partial_since: Some(Time(9 * S)), ..fresh };
         assert!(matches!(at(partial, 19), Due::Close(CloseReason::Protocol(_))));
-        let stalled =
-            Clocks { stalled_since: Some(Time(18 * S)), queued_bytes: 77, ..fresh };
+        let stalled = Clocks { stalled_since: Some(Time(18 * S)), queued_bytes: 77, ..fresh };
         assert_eq!(at(stalled, 20), Due::Close(CloseReason::Stalled(77)));
         assert_eq!(at(fresh, 20), Due::Ping);
     }
