@@ -160,6 +160,15 @@ impl fmt::Display for Short {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_task(f)?;
+        self.write_table(f)?;
+        self.write_faults(f)
+    }
+}
+
+impl Report {
+    /// One line: what was asked for.
+    fn write_task(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pattern = match self.pattern {
             Pattern::Random => "random",
             Pattern::Sequential => "sequential",
@@ -174,7 +183,10 @@ impl fmt::Display for Report {
             self.depth,
             self.seconds,
             self.rate.map(|r| format!(", {r:.0} per second asked for")).unwrap_or_default(),
-        )?;
+        )
+    }
+
+    fn write_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "  {:<17}{:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>10}",
@@ -187,6 +199,10 @@ impl fmt::Display for Report {
                 row(f, &format!("{name}, corrected"), &op, &op.corrected)?;
             }
         }
+        Ok(())
+    }
+
+    fn write_faults(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
             "  longest gap {:.1} ms at {:.1} s; {} errors, {} connections lost with {} requests, \

@@ -221,3 +221,7 @@ fn behind(allowed: &Allowed, floor: Seq, found: u64) -> FaultKind {
         false => FaultKind::LostWrite { acknowledged: floor.0, found },
     }
 }
+
+#[cfg(test)]
+#[path = "model_tests.rs"]
+mod tests;

@@ -12,7 +12,9 @@ pub(super) fn all(storage: &Storage, need: &StorageNeed) -> Vec<Check> {
         StorageUse::Blocks => vec![direct(storage)],
         StorageUse::Files => vec![writable(storage)],
     };
-    if need.free_bytes > 0 {
+    // Where nothing could be learned, the check above says why.
+    let known = storage.direct.works() || storage.total_bytes > 0;
+    if need.free_bytes > 0 && known {
         checks.push(space(storage, need));
     }
     checks.push(write_cache(storage));
@@ -64,7 +66,11 @@ fn refused(errno: i32, storage: &Storage) -> String {
              device",
             storage.file_system.as_ref().map(|name| format!(" ({name})")).unwrap_or_default()
         ),
-        libc::EACCES | libc::EPERM => {
+        libc::EPERM => format!(
+            "a sandbox, an attribute or the device cgroup forbids it: in Docker add --device {at}; \
+             else see lsattr -d {at}, or choose another path"
+        ),
+        libc::EACCES => {
             format!("give this user access: chown $(id -un) {at} (as root), or choose another path")
         }
         libc::EROFS => format!("mount it writable: mount -o remount,rw {at}"),
@@ -172,6 +178,7 @@ mod tests {
         for (errno, remedy) in [
             (libc::EINVAL, "ext4"),
             (libc::EACCES, "chown"),
+            (libc::EPERM, "--device"),
             (libc::EROFS, "remount"),
             (libc::ENOSPC, "du -xh"),
             (libc::EBUSY, "fuser"),

@@ -1,0 +1,70 @@
+# Ogive: the commands of everyday work. `make` prints them.
+#
+# `demo`, `test` and `lint` install what is missing first (apt-get on Debian and Ubuntu, as root or
+# through sudo); with everything there that costs no noticeable time.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Arguments of `make demo`, `make bench`; for example: make demo ARGS=--keep
+ARGS ?=
+# Seconds of `make sim`.
+SECONDS_SIM ?= 30
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test lint bench sim clean unit doctest process-tests release-tests \
+        fmt-check clippy tidy dependencies tools-demo tools-test
+
+help: ## Prints this
+	@echo 'make TARGET [ARGS="..."]'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | \
+	  while IFS='|' read -r name what; do printf '  %-14s %s\n' $$name "$$what"; done
+
+demo: tools-demo ## Starts a cluster here, puts files on a volume, kills a replica, compares
+	$(CARGO) build --release --bin ogive
+	$(TARGET)/release/ogive demo $(ARGS)
+
+build: ## Builds the release binary
+	$(CARGO) build --release --bin ogive
+
+test: tools-test unit doctest process-tests ## Installs the tests' tools and runs all tests
+
+lint: fmt-check clippy tidy dependencies ## Format, clippy, tidy tests, dependency checks
+
+bench: build ## Benchmark of a volume: make bench ARGS="--uri nbd://HOST:PORT/NAME --depth 32"
+	$(TARGET)/release/ogive bench volume $(ARGS)
+
+sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
+	$(CARGO) run --release -q -p ogive-sim --bin ogive-sim -- --seconds $(SECONDS_SIM) $(ARGS)
+
+clean: ## Removes what was built
+	$(CARGO) clean
+
+# Parts of the above, which .ci/run calls by name.
+
+tools-demo:
+	@.ci/install demo
+
+tools-test:
+	@.ci/install test
+
+unit: ## Unit and property tests of all crates
+	.ci/tests unit
+
+doctest: ## Examples in the documentation
+	$(CARGO) test --workspace --doc -q
+
+process-tests: ## Tests with real processes: crash, interop_nbd, fs_on_volume, cluster
+	.ci/tests process
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -q -- -D warnings
+
+tidy: ## Lengths, links, crate edges, top level
+	$(CARGO) test -q -p ogive-hwtest --test tidy
+
+dependencies: ## Licences, sources and versions of dependencies
+	$(CARGO) test -q -p ogive-hwtest --test dependencies
