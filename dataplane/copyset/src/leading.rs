@@ -105,7 +105,7 @@ impl Copyset {
     /// [`Copyset::replicate`]; offers to `to` that the shard has not looked at yet are void.
     pub fn replicate_cut(&mut self, to: ShardAddr, last: Index) {
         if let Some(at) = self.follower(to).filter(|_| self.role == Role::Leader) {
-            self.lead.followers[at].cut(last);
+            self.lead.followers[at].cut(last, &self.config.timing, self.now);
         }
     }
 

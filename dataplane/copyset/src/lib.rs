@@ -26,6 +26,8 @@
 //! has it. On a follower: [`Copyset::on_append`] says what to store, [`Copyset::persisted`] releases
 //! [`Effect::AppendReply`]. The arguments for safety are in `design/0001-raft-over-indexes.md`.
 
+#[cfg(test)]
+mod cluster;
 mod commit;
 mod config;
 mod copyset;

@@ -94,7 +94,10 @@ impl Progress {
     }
 
     /// Only entries up to `last` of what was offered were sent.
-    pub(crate) fn cut(&mut self, last: Index) {
+    pub(crate) fn cut(&mut self, last: Index, timing: &Timing, now: Time) {
+        if self.state == ProgressState::Probe && last < self.next {
+            self.lost(timing, now);
+        }
         if self.state != ProgressState::Replicate || last.next() >= self.next {
             return;
         }
