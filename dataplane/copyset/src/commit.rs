@@ -102,3 +102,48 @@ impl Copyset {
         others.fold(self.applied, Index::min).max(self.log.prev().index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{elect, matched, mutant, replica};
+
+    #[test]
+    fn an_older_terms_entry_is_not_committed_by_counting() {
+        // Entry 1 of term 1 reaches a majority before the no-op of term 2, at 2, does.
+        let mut core = replica(3, 1, &[1]);
+        let now = elect(&mut core);
+        assert!(!matched(&mut core, 2, 1, now).contains(&Effect::Commit(Index(1))));
+        assert_eq!(core.commit(), Index(0));
+        core.persisted(Index(2), &mut Vec::new());
+        assert!(matched(&mut core, 2, 2, now).contains(&Effect::Commit(Index(2))));
+
+        let mut wrong = mutant(3, 1, &[1], Mutant::CommitOldTerm);
+        let now = elect(&mut wrong);
+        assert!(matched(&mut wrong, 2, 1, now).contains(&Effect::Commit(Index(1))));
+    }
+
+    #[test]
+    fn a_majority_without_the_leaders_disk_commits_but_is_not_applied() {
+        let mut core = replica(3, 0, &[]);
+        let now = elect(&mut core);
+        matched(&mut core, 2, 1, now);
+        assert_eq!(core.commit(), Index(0));
+        assert!(matched(&mut core, 3, 1, now).contains(&Effect::Commit(Index(1))));
+        assert_eq!(core.applicable(), Index(0));
+        core.persisted(Index(1), &mut Vec::new());
+        assert_eq!(core.applicable(), Index(1));
+    }
+
+    #[test]
+    fn nothing_is_released_that_somebody_may_need() {
+        let mut core = replica(3, 0, &[]);
+        let now = elect(&mut core);
+        core.persisted(Index(1), &mut Vec::new());
+        matched(&mut core, 2, 1, now);
+        core.applied(Index(1));
+        assert_eq!(core.release_point(), Index(0));
+        matched(&mut core, 3, 1, now);
+        assert_eq!(core.release_point(), Index(1));
+    }
+}

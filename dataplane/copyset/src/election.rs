@@ -300,3 +300,122 @@ impl Copyset {
         self.log.last().index.next()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ogive_types::LogPos;
+    use ogive_types::message::Heartbeat;
+
+    use super::*;
+    use crate::testkit::{ELECTION_US, addr, elect, mutant, pos, replica, save, vote};
+
+    const START: Time = Time(1_000_000);
+
+    fn ask(term: u64, last: LogPos) -> Vote {
+        Vote { term: Term(term), last, pre: false, transfer: false }
+    }
+
+    fn granted(core: &mut Copyset, from: u32, request: Vote, now: Time) -> bool {
+        vote(core, from, request, now).expect("answered").granted
+    }
+
+    #[test]
+    fn votes_follow_the_log_and_are_given_once() {
+        let cases = [
+            (pos(2, 3), true),
+            (pos(2, 4), true),
+            (pos(3, 1), true),
+            (pos(2, 2), false),
+            (pos(1, 9), false),
+        ];
+        let now = START + Duration::from_micros(ELECTION_US);
+        for (last, expected) in cases {
+            let mut core = replica(3, 2, &[1, 2, 2]);
+            assert_eq!(granted(&mut core, 2, ask(3, last), now), expected, "{last}");
+            assert_eq!(granted(&mut core, 2, ask(3, last), now), expected, "again {last}");
+            let other = granted(&mut core, 3, ask(3, pos(9, 9)), now);
+            assert_eq!(other, !expected, "one vote in a term");
+            assert!(!granted(&mut core, 3, ask(2, pos(9, 9)), now), "older terms get none");
+        }
+    }
+
+    #[test]
+    fn a_restarted_replica_waits_before_it_votes() {
+        let early = START + Duration::from_micros(ELECTION_US - 1);
+        let late = START + Duration::from_micros(ELECTION_US);
+        let mut core = replica(3, 1, &[1]);
+        assert!(core.next_deadline() >= late, "nor does it campaign");
+        assert!(!granted(&mut core, 2, ask(2, pos(1, 1)), early));
+        assert_eq!(core.term(), Term(1), "the term of a refused vote is ignored");
+        assert!(granted(&mut core, 2, ask(2, pos(1, 1)), late));
+        let mut fresh = replica(3, 0, &[]);
+        assert!(granted(&mut fresh, 2, ask(1, pos(0, 0)), START), "it never promised anything");
+        let mut wrong = mutant(3, 1, &[1], Mutant::NoRestartWait);
+        assert!(granted(&mut wrong, 2, ask(2, pos(1, 1)), early));
+    }
+
+    #[test]
+    fn votes_are_refused_while_the_leader_is_heard() {
+        let heard = START + Duration::from_micros(2 * ELECTION_US);
+        let early = heard + Duration::from_micros(ELECTION_US - 1);
+        for pre in [true, false] {
+            let request = Vote { pre, ..ask(2, pos(1, 1)) };
+            let follow = |mut core: Copyset| {
+                let beat = Heartbeat { term: Term(1), commit: Index(0), sent: Time(1) };
+                core.on_heartbeat(addr(3), beat, heard, &mut Vec::new());
+                core
+            };
+            let mut core = follow(replica(3, 1, &[1]));
+            assert!(!granted(&mut core, 2, request, early));
+            let late = heard + Duration::from_micros(ELECTION_US);
+            assert!(granted(&mut core, 2, request, late));
+            let mut core = follow(replica(3, 1, &[1]));
+            let asked = Vote { transfer: true, ..request };
+            assert!(granted(&mut core, 2, asked, early), "the leader asked for it");
+            let mut wrong = follow(mutant(3, 1, &[1], Mutant::NoStickiness));
+            assert!(granted(&mut wrong, 2, request, early));
+        }
+        let mut leader = replica(3, 0, &[]);
+        let now = elect(&mut leader);
+        assert!(!granted(&mut leader, 2, ask(9, pos(9, 9)), now), "a leader hears itself");
+    }
+
+    #[test]
+    fn votes_are_asked_for_and_answered_only_when_saved() {
+        let mut core = replica(3, 0, &[]);
+        let now = core.next_deadline();
+        let mut out = Vec::new();
+        core.tick(now, &mut out);
+        let reply = VoteReply { term: Term(1), granted: true, pre: true };
+        out.clear();
+        core.on_vote_reply(addr(2), reply, now, &mut out);
+        assert_eq!(core.role(), Role::Candidate);
+        let asks = |out: &[Effect]| out.iter().any(|e| matches!(e, Effect::SendVote { .. }));
+        assert!(!asks(&out));
+        core.on_vote_reply(addr(2), VoteReply { pre: false, ..reply }, now, &mut Vec::new());
+        assert_eq!(core.role(), Role::Candidate, "its own vote does not count yet");
+        save(&mut core, &mut out);
+        assert!(asks(&out));
+
+        let mut voter = replica(3, 0, &[]);
+        let mut out = Vec::new();
+        voter.on_vote(addr(2), ask(1, pos(0, 0)), 9, START, &mut out);
+        assert!(!out.iter().any(|e| matches!(e, Effect::VoteReply { .. })));
+        save(&mut voter, &mut out);
+        assert!(out.iter().any(|e| matches!(e, Effect::VoteReply { .. })));
+    }
+
+    #[test]
+    fn a_group_of_one_leads_at_once() {
+        let mut core = replica(1, 3, &[1, 3]);
+        let mut out = Vec::new();
+        core.tick(core.next_deadline(), &mut out);
+        save(&mut core, &mut out);
+        assert_eq!((core.role(), core.term()), (Role::Leader, Term(4)));
+        core.persisted(Index(3), &mut out);
+        assert!(out.contains(&Effect::Commit(Index(3))));
+        assert!(core.read_state(core.now).is_ok());
+    }
+}

@@ -78,3 +78,78 @@ impl Copyset {
         self.lead.followers.iter().position(|follower| follower.addr == addr)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ogive_types::Index;
+
+    use super::*;
+    use crate::testkit::{addr, beat, elect, matched, mutant, replica};
+
+    /// A leader whose no-op is committed, and when its lease began.
+    fn leader(mut core: Copyset) -> (Copyset, Time) {
+        let sent = elect(&mut core);
+        core.persisted(Index(1), &mut Vec::new());
+        assert_eq!(core.read_state(sent), Err(NotReadable::NotReady));
+        matched(&mut core, 2, 1, sent);
+        (core, sent)
+    }
+
+    #[test]
+    fn the_lease_runs_from_the_sending() {
+        let ms = Duration::from_millis;
+        let lease = crate::Timing::default().lease();
+        for (mutant, expected) in [(None, false), (Some(Mutant::LeaseFromReply), true)] {
+            let (core, sent) = leader(replica(3, 0, &[]));
+            let mut core = core.with_mutant(mutant);
+            beat(&mut core, 2, sent, sent + ms(90));
+            assert!(core.read_state(sent + lease - Duration::from_micros(1)).is_ok());
+            assert_eq!(core.read_state(sent + lease).is_ok(), expected, "{mutant:?}");
+        }
+    }
+
+    #[test]
+    fn one_follower_of_four_is_no_majority() {
+        let mut core = replica(5, 0, &[]);
+        let now = Time(core.next_deadline().0);
+        core.tick(now, &mut Vec::new());
+        assert_eq!(core.quorum_acked(now), None);
+        core.lead.stamp = now;
+        core.acknowledge(0, now, now);
+        assert_eq!(core.quorum_acked(now), None);
+        core.acknowledge(3, now, now);
+        assert_eq!(core.quorum_acked(now), Some(now));
+    }
+
+    #[test]
+    fn a_leader_without_a_majority_steps_down() {
+        let (mut core, sent) = leader(replica(3, 0, &[]));
+        let end = sent + core.config.timing.election;
+        core.tick(end - Duration::from_micros(1), &mut Vec::new());
+        assert_eq!(core.role(), Role::Leader);
+        core.tick(end, &mut Vec::new());
+        assert_eq!(core.role(), Role::Follower);
+    }
+
+    #[test]
+    fn a_hand_over_ends_the_lease_for_the_term() {
+        for (mutated, expected) in [(false, false), (true, true)] {
+            let core = if mutated {
+                mutant(3, 0, &[], Mutant::LeaseAfterTransfer)
+            } else {
+                replica(3, 0, &[])
+            };
+            let (mut core, sent) = leader(core);
+            core.transfer_to(addr(2), sent, &mut Vec::new());
+            let later = sent + core.config.timing.election - Duration::from_micros(1);
+            beat(&mut core, 2, sent, later);
+            core.lead.stamp = later;
+            beat(&mut core, 2, later, later);
+            core.tick(sent + core.config.timing.election, &mut Vec::new());
+            assert!(core.propose(core.now).is_ok(), "the hand-over was given up");
+            assert_eq!(core.read_state(core.now).is_ok(), expected);
+        }
+    }
+}

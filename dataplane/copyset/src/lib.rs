@@ -45,6 +45,8 @@ mod reads;
 mod rng;
 mod status;
 mod terms;
+#[cfg(test)]
+mod testkit;
 mod transfer;
 
 pub use config::{Config, Priority, Timing};

@@ -241,3 +241,117 @@ fn is_well_formed(meta: &AppendMeta<'_>) -> bool {
     let ascend = meta.terms.iter().all(|&term| std::mem::replace(&mut before, term) <= term);
     ascend && before <= meta.term && (meta.prev.index > Index(0) || meta.prev.term == Term(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit::{answers, append, pos, replica, save};
+
+    /// Over every shape of the log at `prev` and behind: what the table above says.
+    #[test]
+    fn appends_match_as_the_table_says() {
+        let log = [1, 1, 2, 2];
+        let accept =
+            |skip, from: Option<u64>| Appending::Accept { skip, truncate_from: from.map(Index) };
+        let cases: [(LogPos, &[u64], Result<Appending, LogPos>); 9] = [
+            (pos(3, 9), &[3], Err(pos(2, 4))),
+            (pos(1, 4), &[3], Err(pos(1, 2))),
+            (pos(3, 3), &[3], Err(pos(1, 2))),
+            (pos(2, 4), &[3], Ok(accept(0, None))),
+            (pos(2, 4), &[], Ok(accept(0, None))),
+            (pos(1, 2), &[2, 2], Ok(accept(2, None))),
+            (pos(1, 2), &[2, 2, 3], Ok(accept(2, None))),
+            (pos(1, 2), &[2, 3], Ok(accept(1, Some(4)))),
+            (pos(0, 0), &[1, 3], Ok(accept(1, Some(2)))),
+        ];
+        for (prev, terms, expected) in cases {
+            let mut core = replica(3, 3, &log);
+            let got = append(&mut core, 3, prev, terms, 1, &mut Vec::new());
+            match (got, expected) {
+                (Appending::Refuse(reply), Err(hint)) => assert_eq!(reply.matched, Err(hint)),
+                (got, expected) => assert_eq!(Ok(got), expected, "{prev} {terms:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_and_stale_appends_are_refused() {
+        let cases: [(u64, LogPos, &[u64]); 5] = [
+            (2, pos(1, 1), &[1]),
+            (3, pos(1, 1), &[4]),
+            (3, pos(1, 1), &[2, 1]),
+            (3, pos(4, 1), &[]),
+            (3, pos(1, 0), &[1]),
+        ];
+        for (term, prev, terms) in cases {
+            let mut core = replica(3, 3, &[1]);
+            let got = append(&mut core, term, prev, terms, 1, &mut Vec::new());
+            assert!(matches!(got, Appending::Refuse(_)), "{term} {prev} {terms:?}: {got:?}");
+            assert_eq!(core.last(), pos(1, 1));
+        }
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_disk_and_for_the_term() {
+        let mut core = replica(3, 1, &[1]);
+        let mut out = Vec::new();
+        let _ = append(&mut core, 2, pos(1, 1), &[2, 2], 7, &mut out);
+        core.persisted(Index(2), &mut out);
+        assert_eq!(answers(&out), []);
+        core.persisted(Index(3), &mut out);
+        assert_eq!(answers(&out), [], "the term is not saved");
+        save(&mut core, &mut out);
+        assert_eq!(answers(&out), [(7, Ok(Index(3)))]);
+    }
+
+    #[test]
+    fn a_new_term_fails_what_is_pending_and_a_duplicate_is_answered_at_once() {
+        let mut core = replica(3, 2, &[1]);
+        let mut out = Vec::new();
+        let _ = append(&mut core, 2, pos(1, 1), &[2], 7, &mut out);
+        let _ = append(&mut core, 3, pos(1, 1), &[3], 8, &mut out);
+        save(&mut core, &mut out);
+        assert_eq!(answers(&out), [(7, Err(pos(2, 2)))]);
+        core.persisted(Index(2), &mut out);
+        let _ = append(&mut core, 3, pos(1, 1), &[3], 9, &mut out);
+        assert_eq!(answers(&out)[1..], [(8, Ok(Index(2))), (9, Ok(Index(2)))]);
+    }
+
+    #[test]
+    fn refused_entries_leave_the_log_and_do_not_count() {
+        let mut core = replica(3, 2, &[1]);
+        let mut out = Vec::new();
+        let _ = append(&mut core, 2, pos(1, 1), &[2], 7, &mut out);
+        let _ = append(&mut core, 2, pos(2, 2), &[2, 2], 8, &mut out);
+        core.on_append_failed(8, &mut out);
+        assert_eq!(answers(&out), [(8, Err(pos(2, 2)))]);
+        assert_eq!(core.last(), pos(2, 2));
+        core.persisted(Index(2), &mut out);
+        assert_eq!(answers(&out)[1..], [(7, Ok(Index(2)))]);
+    }
+
+    #[test]
+    fn a_follower_commits_what_matches_and_is_persisted() {
+        let mut core = replica(3, 2, &[1]);
+        let mut out = Vec::new();
+        let terms = [Term(2), Term(2)];
+        let (term, prev, sent) = (Term(2), pos(1, 1), Time(1));
+        let meta = AppendMeta { term, prev, commit: Index(9), sent, terms: &terms };
+        let _ = core.on_append(crate::testkit::addr(2), meta, 1, core.now, &mut out);
+        assert_eq!(core.commit(), Index(1));
+        core.persisted(Index(3), &mut out);
+        assert_eq!(core.commit(), Index(3), "not 9: what lies behind may differ");
+    }
+
+    #[test]
+    fn a_delta_never_leads_back() {
+        let mut core = replica(3, 2, &[1, 1, 2]);
+        assert!(core.accepts_delta(pos(2, 9)));
+        assert!(core.accepts_delta(pos(2, 3)));
+        assert!(!core.accepts_delta(pos(1, 2)), "entry 3 may count");
+        assert!(core.accepts_delta(pos(2, 2)), "this log is not the leader's");
+        core.log_reset(pos(2, 9), &mut Vec::new());
+        assert_eq!((core.last(), core.applicable()), (pos(2, 9), Index(9)));
+        assert!(!core.accepts_delta(pos(2, 8)));
+    }
+}

@@ -228,3 +228,100 @@ impl Progress {
         self.retry_at = now + self.pause;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ogive_types::ChunkserverId;
+
+    use super::*;
+
+    const NOW: Time = Time(1_000_000);
+
+    fn replicating(inflight: &[u64]) -> Progress {
+        let mut follower = Progress::new(ShardAddr { server: ChunkserverId(2), shard: 0 });
+        follower.reset(Index(5));
+        follower.probed(&Timing::default(), NOW);
+        follower.matched_upto(Index(4), NOW);
+        assert_eq!(follower.state, ProgressState::Replicate);
+        inflight.iter().for_each(|&last| follower.sent(Index(last), NOW));
+        follower
+    }
+
+    #[test]
+    fn the_window_moves_with_the_answers() {
+        let mut follower = replicating(&[6, 8, 9]);
+        assert_eq!(follower.next, Index(10));
+        follower.matched_upto(Index(8), NOW);
+        assert_eq!(follower.inflight, [Index(9)]);
+        follower.matched_upto(Index(6), NOW);
+        assert_eq!((follower.matched, follower.next), (Index(8), Index(10)));
+    }
+
+    #[test]
+    fn refusals_pause_ever_longer_until_something_matches() {
+        let timing = Timing::default();
+        let mut follower = replicating(&[6]);
+        follower.rejected(Index(6), &timing, NOW);
+        assert_eq!((follower.state, follower.next), (ProgressState::Probe, Index(7)));
+        let mut now = NOW;
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            pauses.push(follower.retry_at.since(now).as_millis());
+            now = follower.retry_at;
+            follower.probed(&timing, now);
+            follower.rejected(Index(6), &timing, now);
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 100]);
+        follower.probed(&timing, now);
+        follower.matched_upto(Index(6), now);
+        assert_eq!((follower.state, follower.pause), (ProgressState::Replicate, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_lower_hint_is_tried_at_once_but_never_below_what_matched() {
+        let timing = Timing::default();
+        let mut follower = replicating(&[]);
+        follower.reset(Index(50));
+        follower.matched = Index(4);
+        follower.probed(&timing, NOW);
+        follower.rejected(Index(20), &timing, NOW);
+        assert_eq!((follower.next, follower.retry_at), (Index(21), NOW));
+        follower.probed(&timing, NOW);
+        follower.rejected(Index(1), &timing, NOW);
+        assert_eq!(follower.next, Index(5));
+    }
+
+    #[test]
+    fn a_loss_is_noticed_once_and_resent_from_what_matched() {
+        let timing = Timing::default();
+        let mut follower = replicating(&[6, 7]);
+        follower.lost(&timing, NOW);
+        let retry_at = follower.retry_at;
+        follower.lost(&timing, NOW);
+        assert_eq!(follower.retry_at, retry_at);
+        assert_eq!((follower.state, follower.next), (ProgressState::Probe, Index(5)));
+    }
+
+    #[test]
+    fn silence_about_what_was_sent_ends_in_a_probe() {
+        let timing = Timing::default();
+        let mut follower = replicating(&[6]);
+        follower.alive(Index(4), &timing, NOW + timing.stall / 2);
+        assert_eq!(follower.state, ProgressState::Replicate);
+        follower.alive(Index(4), &timing, NOW + timing.stall);
+        assert_eq!(follower.state, ProgressState::Probe);
+    }
+
+    #[test]
+    fn a_cut_batch_is_offered_again_from_the_cut() {
+        let timing = Timing::default();
+        let cases = [(9, 10, vec![6, 9]), (7, 8, vec![6, 7]), (6, 7, vec![6]), (5, 6, vec![5])];
+        for (last, next, inflight) in cases {
+            let mut follower = replicating(&[6, 9]);
+            follower.cut(Index(last), &timing, NOW);
+            assert_eq!(follower.next, Index(next));
+            let inflight: Vec<Index> = inflight.into_iter().map(Index).collect();
+            assert_eq!(follower.inflight, inflight, "{last}");
+        }
+    }
+}
