@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::limits::{MAX_SLEEP, PROGRESS_INTERVAL};
+use crate::limits::{MAX_SLEEP, PROGRESS_INTERVAL, SEARCH_SLEEP};
 use crate::link::Reconnect;
 use crate::load::{Link, Load};
 use crate::nbd::{Conn, open, wire::Command};
@@ -190,10 +190,7 @@ impl<'a, P: FnMut(&Progress)> Engine<'a, P> {
         match self.stop.0.load(Ordering::Relaxed) {
             GO_ON => {}
             STOP => self.load.stop(now),
-            _ => {
-                self.ended_early.get_or_insert_with(|| "aborted".into());
-                self.load.abandon(now, "aborted");
-            }
+            _ => self.load.abandon(now, "aborted"),
         }
     }
 
@@ -216,7 +213,8 @@ impl<'a, P: FnMut(&Progress)> Engine<'a, P> {
     }
 
     fn wait(&self, now: Duration) -> Result<(), BenchError> {
-        let mut until = now + MAX_SLEEP;
+        let searching = self.peers.iter().any(|peer| matches!(peer, Peer::Down(_)));
+        let mut until = now + if searching { SEARCH_SLEEP } else { MAX_SLEEP };
         if let Some(wake) = self.load.wake_at() {
             until = until.min(wake);
         }
@@ -353,7 +351,7 @@ impl<'a, P: FnMut(&Progress)> Engine<'a, P> {
             missed: counters.missed,
             cpu_s,
             cpu_us_per_op: cpu_s * 1e6 / ops.max(1) as f64,
-            ended_early: self.ended_early,
+            ended_early: counters.abandoned.clone().or(self.ended_early),
             verify,
         }
     }

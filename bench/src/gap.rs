@@ -15,6 +15,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default)]
 pub struct GapMeter {
     open_since: Option<Duration>,
+    last_served: Duration,
     longest: Gap,
 }
 
@@ -28,14 +29,16 @@ pub struct Gap {
 }
 
 impl GapMeter {
-    /// Somebody wants I/O, from `now` on.
-    pub fn wanted(&mut self, now: Duration) {
-        self.open_since.get_or_insert(now);
+    /// Somebody wants I/O, from `since` on; a wish may be told late, but what was served after
+    /// `since` ended the gap of that time.
+    pub fn wanted(&mut self, since: Duration) {
+        self.open_since.get_or_insert(since.max(self.last_served));
     }
 
     /// A request was completed with success; `waiting` others are still in flight.
     pub fn served(&mut self, now: Duration, waiting: usize) {
         self.close(now);
+        self.last_served = now;
         self.open_since = (waiting > 0).then_some(now);
     }
 
@@ -93,6 +96,16 @@ mod tests {
         assert_eq!(meter.present(ms(10)), ms(8));
         meter.served(ms(42), 0);
         assert_eq!(meter.longest(), Gap { start: ms(2), length: ms(40) });
+    }
+
+    #[test]
+    fn a_wish_told_late_does_not_reach_behind_the_last_completion() {
+        let mut meter = GapMeter::default();
+        meter.wanted(ms(0));
+        meter.served(ms(10), 0);
+        meter.wanted(ms(1));
+        meter.served(ms(12), 0);
+        assert_eq!(meter.longest(), Gap { start: ms(0), length: ms(10) });
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub const MAX_OPTION_REPLY_BYTES: u32 = 8192;
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Pause between attempts to connect again: short beside the gaps that are measured.
-pub const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+pub const RECONNECT_PAUSE: Duration = Duration::from_millis(5);
 
 /// Time between two progress reports.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -40,13 +40,17 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// Longest sleep of the loop, so that a stop request is seen soon.
 pub const MAX_SLEEP: Duration = Duration::from_millis(20);
 
+/// The same while a connection is being made again, so that the gap is not lengthened.
+pub const SEARCH_SLEEP: Duration = Duration::from_millis(1);
+
 /// Longest latency that a histogram tells apart, in nanoseconds; longer ones count as this.
 pub const MAX_LATENCY_NS: u64 = 600_000_000_000;
 
 /// Bytes of one read of the final read-back: large enough to be quick, small enough for any server.
 pub const READ_BACK_BYTES: usize = 128 << 10;
 
-/// Unanswered requests are given up this long after the end of the load.
+/// Unanswered requests are given up this long after the end of the load, and after each reply of
+/// the final read-back; the time allowed to connect again comes on top.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 const _: () = assert!(MAX_DEPTH <= u32::MAX as usize);

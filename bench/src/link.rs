@@ -19,7 +19,7 @@ pub(crate) struct Reconnect {
 }
 
 impl Reconnect {
-    /// Tries every 20 ms for at most `patience`.
+    /// Tries every 5 ms for at most `patience`.
     pub(crate) fn begin(uri: NbdUri, patience: Duration) -> std::io::Result<Reconnect> {
         let (sender, result) = sync_channel(1);
         let cancelled = Arc::new(AtomicBool::new(false));

@@ -69,6 +69,8 @@ pub(crate) struct Counters {
     pub(crate) lost: u64,
     pub(crate) missed: u64,
     pub(crate) last_error: Option<String>,
+    /// Why the run was ended by force.
+    pub(crate) abandoned: Option<String>,
     /// Time at which the load ended and no more was measured.
     pub(crate) ended: Option<Duration>,
 }
@@ -86,12 +88,16 @@ pub(crate) struct Load {
     places: Places,
     held: Option<(Op, u64)>,
     slots: Vec<Option<Request>>,
+    /// Empty slots of each connection.
+    free: Vec<Vec<usize>>,
     in_flight: usize,
     model: Option<Model>,
     unread: VecDeque<(Range<u64>, u32)>,
     pool: Vec<u8>,
     rng: Rng,
     stage: Stage,
+    /// How long the server may take to answer after the load.
+    patience: Duration,
     give_up: Option<Duration>,
     counters: Counters,
 }
@@ -115,12 +121,14 @@ impl Load {
             places: Places::new(spec.seed, range, unit, spec.pattern, spec.read_percent),
             held: None,
             slots: (0..spec.depth * spec.connections).map(|_| None).collect(),
+            free: (0..spec.connections).map(|c| slots_of(c, spec.depth).collect()).collect(),
             in_flight: 0,
             model: spec.verify.then(|| Model::new(run)),
             unread: VecDeque::new(),
             pool,
             rng,
             stage: Stage::Load,
+            patience: DRAIN_TIMEOUT + spec.reconnect,
             give_up: None,
             counters: Counters {
                 read: OpStats::new(),
@@ -130,6 +138,7 @@ impl Load {
                 lost: 0,
                 missed: 0,
                 last_error: None,
+                abandoned: None,
                 ended: None,
             },
         }
@@ -165,7 +174,7 @@ impl Load {
     pub(crate) fn stop(&mut self, now: Duration) {
         if self.stage == Stage::Load {
             self.stage = Stage::Drain;
-            self.give_up = Some(now + DRAIN_TIMEOUT);
+            self.give_up = Some(now + self.patience);
             let until = self.end.map_or(now, |end| end.min(now));
             if let Some(interval) = self.interval
                 && self.due < until
@@ -179,13 +188,15 @@ impl Load {
 
     /// Ends everything at once: what is in flight is lost, what is not read back stays unread.
     pub(crate) fn abandon(&mut self, now: Duration, why: &str) {
-        self.counters.last_error = Some(why.to_owned());
+        if self.stage == Stage::Done {
+            return;
+        }
+        self.counters.abandoned = Some(why.to_owned());
         for index in 0..self.slots.len() {
             self.lose_slot(index);
         }
         let unread: u64 = match self.stage {
             Stage::ReadBack => self.unread.iter().map(|(run, _)| run.end - run.start).sum(),
-            Stage::Done => 0,
             _ => self.model.iter().flat_map(|m| m.written(u64::MAX)).map(|r| r.end - r.start).sum(),
         };
         self.unread.clear();
@@ -203,7 +214,7 @@ impl Load {
 
     fn begin_read_back(&mut self, now: Duration) {
         self.end_measure(now);
-        self.give_up = Some(now + DRAIN_TIMEOUT);
+        self.give_up = Some(now + self.patience);
         let most = (READ_BACK_BYTES / BLOCK) as u64;
         if let Some(model) = &mut self.model {
             self.unread = model.written(most).into_iter().map(|run| (run, 0)).collect();
@@ -218,8 +229,7 @@ impl Load {
     /// The next request for a connection, if it is time and a slot is free; its data, for a write,
     /// is appended to `data`.
     pub(crate) fn next(&mut self, now: Duration, link: Link, data: &mut Vec<u8>) -> Option<Issue> {
-        let begin = link.0 * self.depth;
-        let free = (begin..begin + self.depth).find(|i| self.slots[*i].is_none())?;
+        let free = *self.free[link.0].last()?;
         let request = match self.stage {
             Stage::Load => self.next_of_load(now, data)?,
             Stage::ReadBack => self.next_of_read_back(now)?,
@@ -230,7 +240,9 @@ impl Load {
             Role::Read(_) | Role::ReadBack { .. } => Op::Read,
         };
         let (offset, bytes) = (request.offset, request.bytes as u32);
+        assert!(self.slots[free].is_none(), "the slot is free");
         self.slots[free] = Some(request);
+        self.free[link.0].pop();
         self.in_flight += 1;
         Some(Issue { op, cookie: free as u64, offset, bytes })
     }
@@ -300,8 +312,7 @@ impl Load {
 
     /// A reply has come.
     pub(crate) fn complete(&mut self, now: Duration, cookie: u64, error: u32, data: &[u8]) {
-        let request = self.slots[cookie as usize].take().expect("replies to requests only");
-        self.in_flight -= 1;
+        let request = self.take(cookie as usize).expect("replies to requests only");
         if error != 0 {
             self.counters.errors += 1;
             self.counters.last_error = Some(format!("{} at {}", describe(error), request.offset));
@@ -323,7 +334,7 @@ impl Load {
                 }
             }
             Role::ReadBack { ticket, .. } => {
-                self.give_up = Some(now + DRAIN_TIMEOUT);
+                self.give_up = Some(now + self.patience);
                 let model = self.model.as_mut().expect("only verifying runs read back");
                 model.end_read_back(ticket, data, now);
                 return;
@@ -335,14 +346,20 @@ impl Load {
     /// The connection is gone, and with it all of its requests.
     pub(crate) fn lost(&mut self, link: Link, why: String) {
         self.counters.last_error = Some(why);
-        for index in link.0 * self.depth..(link.0 + 1) * self.depth {
+        for index in slots_of(link.0, self.depth) {
             self.lose_slot(index);
         }
     }
 
+    fn take(&mut self, index: usize) -> Option<Request> {
+        let request = self.slots[index].take()?;
+        self.free[index / self.depth].push(index);
+        self.in_flight -= 1;
+        Some(request)
+    }
+
     fn lose_slot(&mut self, index: usize) {
-        if let Some(request) = self.slots[index].take() {
-            self.in_flight -= 1;
+        if let Some(request) = self.take(index) {
             self.counters.lost += 1;
             self.fail(request, false);
         }
@@ -397,6 +414,10 @@ impl Load {
     }
 }
 
+fn slots_of(connection: usize, depth: usize) -> Range<usize> {
+    connection * depth..(connection + 1) * depth
+}
+
 impl Expect for Load {
     fn data_bytes(&self, cookie: u64) -> Option<usize> {
         let request = self.slots.get(usize::try_from(cookie).ok()?)?.as_ref()?;
@@ -412,3 +433,7 @@ fn describe(error: u32) -> String {
     let system = std::io::Error::from_raw_os_error(error.cast_signed());
     format!("the server answered: {system}")
 }
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;
