@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ogive_types::{ChunkserverId, ClusterId, CopysetId, ShardAddr, VolumeId};
+use ogive_types::{ChunkserverId, ClusterId, CopysetId, SessionId, ShardAddr, VolumeId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -115,6 +115,11 @@ impl Meta {
         use std::ops::Bound::{Excluded, Unbounded};
         let range = self.names.range::<str, _>((Excluded(after), Unbounded));
         range.map(|(_, id)| self.volumes.get(id).expect("every name has its volume"))
+    }
+
+    /// The sessions that hold a volume.
+    pub fn sessions(&self) -> BTreeSet<SessionId> {
+        self.volumes.values().filter_map(|v| v.session.as_ref()).map(|s| s.id).collect()
     }
 
     /// Drops not yet reported, by copyset.
