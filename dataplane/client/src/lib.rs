@@ -37,6 +37,8 @@ mod route;
 mod segments;
 mod slab;
 mod split;
+#[cfg(test)]
+mod tests;
 mod timers;
 
 pub use api::{
