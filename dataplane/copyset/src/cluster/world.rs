@@ -71,9 +71,23 @@ pub(super) struct Net {
     pub(super) cut: Vec<Vec<bool>>,
     /// `lag_us[from][to]`: what this direction takes longer.
     pub(super) lag_us: Vec<Vec<u64>>,
+    /// Appends lose their entries from the first of this term on ...
+    pub(super) drop_entries_of: Option<Term>,
+    /// ... or all of them.
+    pub(super) drop_all_entries: bool,
     pub(super) loss_percent: u64,
     pub(super) duplicate_percent: u64,
     pub(super) delay_us_max: u64,
+}
+
+impl Net {
+    fn strip(&self, request: &mut Request) {
+        if let Request::Append { entries, .. } = request {
+            let passes =
+                |entry: &&Entry| Some(entry.term) != self.drop_entries_of && !self.drop_all_entries;
+            entries.truncate(entries.iter().take_while(passes).count());
+        }
+    }
 }
 
 pub(super) struct World {
@@ -118,7 +132,15 @@ impl World {
         let preferred = (rng.next() % 3 == 0).then(|| rng.next() as usize % count);
         let cut = vec![vec![false; count]; count];
         let lag_us = vec![vec![0; count]; count];
-        let net = Net { cut, lag_us, loss_percent: 0, duplicate_percent: 0, delay_us_max: 1_000 };
+        let net = Net {
+            cut,
+            lag_us,
+            drop_entries_of: None,
+            drop_all_entries: false,
+            loss_percent: 0,
+            duplicate_percent: 0,
+            delay_us_max: 1_000,
+        };
         let mut world = World {
             now: 0,
             nodes,
@@ -382,13 +404,14 @@ impl World {
         self.request(at, to, Kind::Append, Request::Append { term, prev, commit, sent, entries });
     }
 
-    fn request(&mut self, from: usize, to: ShardAddr, kind: Kind, request: Request) {
+    fn request(&mut self, from: usize, to: ShardAddr, kind: Kind, mut request: Request) {
         self.ids += 1;
         let (id, to) = (self.ids, self.index_of(to));
         let term = self.nodes[from].core.as_ref().expect("up").term();
         let boot = self.nodes[from].boot;
         self.nodes[from].requests.insert(id, (to, kind, term));
         self.schedule(60_000, Event::RequestLost { node: from, boot, id });
+        self.net.strip(&mut request);
         for _ in 0..self.copies(from, to) {
             let delay = self.net.lag_us[from][to] + 1 + self.below(self.net.delay_us_max);
             let request = request.clone();
