@@ -21,8 +21,8 @@ fn run(bench: &VolumeBench) -> Report {
     bench.run(&StopHandle::new(), |_| ()).unwrap()
 }
 
-/// The kinds of faults that a lie causes, and the report. Writes only, so that nothing but the final
-/// read-back can find them, and the lie about the last write is not covered by a later one.
+/// The kinds of faults that a lie causes, and the report. Writes only, so that nothing but the
+/// final read-back can find them, and the lie about the last write is not covered by a later one.
 fn faults_of(lie: Lie) -> (Vec<FaultKind>, Report) {
     let server = RamServer::start(1 << 20, Some(lie));
     let report = run(&VolumeBench { depth: 1, read_percent: 0, ..verifying(&server) });

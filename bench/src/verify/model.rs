@@ -1,7 +1,7 @@
 //! The model of a volume's blocks.
 //!
-//! Writes to one block are sent one at a time, and none while a read of it is in flight, so for each
-//! block they have one order. Of each block the model knows
+//! Writes to one block are sent one at a time, and none while a read of it is in flight, so for
+//! each block they have one order. Of each block the model knows
 //!
 //! - `floor`: the newest write that must be there: acknowledged, or seen by a read;
 //! - `maybe`: newer writes that may be there or not: in flight, or of unknown outcome.

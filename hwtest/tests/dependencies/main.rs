@@ -99,7 +99,7 @@ fn the_number_of_crates_does_not_creep_up() {
     let count = packages().iter().filter(|package| package.source.is_some()).count();
     assert!(
         count <= CRATES_MAX,
-        "{count} crates, {CRATES_MAX} allowed; drop a feature or a dependency (see `cargo tree -d`), \
+        "{count} crates, {CRATES_MAX} allowed; drop a feature or a crate (see `cargo tree -d`), \
          or raise CRATES_MAX and say in the commit why it is worth it"
     );
 }
