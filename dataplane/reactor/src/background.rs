@@ -4,16 +4,19 @@
 //! intervals, and they leave it to the loop at their pause points. While any lives, the reactor sleeps through glommio
 //! instead of in its own ring, so that they may wait for anything glommio offers (timers, channels, files).
 
-use std::cell::{Cell, RefCell};
-use std::future::Future;
-use std::rc::Rc;
-use std::time::Duration;
+#![allow(clippy::disallowed_methods, reason = "the way into the executor is a device file")]
 
-use glommio::timer::Timer;
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+
 use glommio::{Latency, Shares, TaskQueueHandle};
 use ogive_types::Time;
 
 use crate::clock::now;
+use crate::foreign::ForeignFd;
 use crate::limits;
 
 thread_local! {
@@ -26,18 +29,21 @@ pub(crate) struct Background {
     alive: Cell<usize>,
     /// When the executor last got to its rings and timers.
     breathed: Cell<Time>,
+    /// /dev/zero: a read that always succeeds at once.
+    zero: ForeignFd,
 }
 
 impl Background {
     /// Creates the queue; call inside the executor, once.
-    pub(crate) fn install() -> Rc<Background> {
+    pub(crate) fn install() -> io::Result<Rc<Background>> {
         let shares = Shares::Static(limits::BACKGROUND_SHARES);
         let queue =
             glommio::executor().create_task_queue(shares, Latency::NotImportant, "background");
-        let background = Background { queue, alive: Cell::new(0), breathed: Cell::new(now()) };
-        let background = Rc::new(background);
+        let zero = ForeignFd::new(File::open("/dev/zero")?.into());
+        let (alive, breathed) = (Cell::new(0), Cell::new(now()));
+        let background = Rc::new(Background { queue, alive, breathed, zero });
         BACKGROUND.set(Some(Rc::clone(&background)));
-        background
+        Ok(background)
     }
 
     pub(crate) fn uninstall() {
@@ -55,10 +61,12 @@ impl Background {
     }
 
     /// Suspends the calling task until the executor has looked at its rings and timers, and run other tasks.
-    pub(crate) async fn breathe(&self) {
-        // A task that merely yields is run again before the executor polls; one that waits for a timer is not.
-        Timer::new(Duration::ZERO).await;
+    pub(crate) async fn breathe(&self) -> io::Result<()> {
+        // A task that merely yields is run again before the executor polls, and a timer of zero does not suspend; a
+        // task that waits for a read does.
+        let read = self.zero.read(1).await;
         self.breathed.set(now());
+        read
     }
 }
 
@@ -95,6 +103,7 @@ pub async fn pause_point() {
     if let Some(b) = background
         && now().since(b.breathed.get()) >= limits::BACKGROUND_SLICE
     {
-        b.breathe().await;
+        // A failure (no memory) ends the pause early, and the loop meets it too.
+        let _ = b.breathe().await;
     }
 }

@@ -165,7 +165,7 @@ where
     let executor = executor(config).map_err(|e| start(e.to_string()))?;
     let pulse = Arc::new(Pulse::default());
     let life = executor.run(async {
-        let background = Background::install();
+        let background = Background::install().map_err(|e| start(e.to_string()))?;
         let outcome = async {
             // Not watched yet: opening a large device takes its time.
             let work = make().map_err(|e| ReactorError::Make {

@@ -11,6 +11,7 @@
 mod background;
 mod clock;
 mod disk;
+mod foreign;
 mod handle;
 pub mod limits;
 mod pulse;

@@ -53,3 +53,6 @@ pub const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 
 /// Depth of the executor's own rings. The data path does not use them.
 pub const EXECUTOR_RING_DEPTH: usize = 16;
+
+/// Longest sleep while background tasks live; costs one wake-up per second.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);

@@ -157,6 +157,11 @@ impl Ring {
         !self.uring.completion().is_empty() || self.uring.submission().taskrun()
     }
 
+    /// The eventfd, if it was asked for.
+    pub(crate) fn made_event_fd(&self) -> Option<&EventFd> {
+        self.event.as_ref()
+    }
+
     /// An eventfd that becomes readable with each completion; made and registered when first asked for.
     pub(crate) fn event_fd(&mut self) -> io::Result<&EventFd> {
         if self.event.is_none() {

@@ -14,11 +14,10 @@
 //! armed the sources, so whatever came in between is seen. Reasons and figures in `design/0002-sleeping.md`.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use glommio::io::BufferedFile;
 use ogive_types::Time;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -27,7 +26,9 @@ use rustix::time::{
 
 use crate::background::Background;
 use crate::clock::{now, until};
+use crate::foreign::ForeignFd;
 use crate::handle::Control;
+use crate::limits;
 use crate::pulse::Pulse;
 use crate::ring::{Ring, TaskRun};
 use crate::work::{PollMode, Work};
@@ -61,7 +62,7 @@ pub(crate) async fn run<W: Work>(
             std::hint::spin_loop();
         }
         if background.is_due(at) {
-            background.breathe().await;
+            background.breathe().await?;
         }
     }
     Ok(())
@@ -77,13 +78,13 @@ struct Bed {
 
 /// A sleep through glommio: the ring's eventfd, read by glommio, and a timer that is one more descriptor of the ring.
 struct GlommioBed {
-    event: BufferedFile,
+    event: ForeignFd,
     timer: OwnedFd,
 }
 
 impl Bed {
     fn new(work: &mut impl Work) -> io::Result<Bed> {
-        let entries = crate::limits::WAKE_FDS_MAX as u32;
+        let entries = limits::WAKE_FDS_MAX as u32;
         let own = match work.disk() {
             Some(_) => None,
             None => Some(Ring::new(entries, TaskRun::Deferred)?),
@@ -132,8 +133,10 @@ impl Bed {
         if !work.prepare_sleep() {
             return Ok(());
         }
-        let deadline = work.next_deadline();
-        if deadline > now() {
+        let at = now();
+        // With a heartbeat, so that a background task that never pauses shows as an overslept deadline.
+        let deadline = work.next_deadline().min(at + limits::HEARTBEAT);
+        if deadline > at {
             bed.set_timer(deadline)?;
             fds.push(bed.timer.as_raw_fd());
             let ring = ring(&mut self.own, work);
@@ -141,9 +144,9 @@ impl Bed {
             ring.submit();
             if !ring.is_ready() {
                 pulse.sleep(deadline);
-                let read = bed.event.read_at(0, 8).await;
+                let read = bed.event.read(8).await;
                 pulse.turn();
-                read.map_err(|e| io::Error::other(format!("cannot read the ring's eventfd: {e}")))?;
+                read?;
             }
         }
         self.tidy();
@@ -167,9 +170,7 @@ fn ring<'a, W: Work>(own: &'a mut Option<Ring>, work: &'a mut W) -> &'a mut Ring
 
 impl GlommioBed {
     fn new(ring: &mut Ring) -> io::Result<GlommioBed> {
-        let event = ring.event_fd()?.duplicate()?;
-        // SAFETY: the descriptor is open, and the file becomes its only owner.
-        let event = unsafe { BufferedFile::from_raw_fd(event.into_raw_fd()) };
+        let event = ForeignFd::new(ring.event_fd()?.duplicate()?);
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         Ok(GlommioBed { event, timer })

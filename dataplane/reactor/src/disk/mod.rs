@@ -37,6 +37,11 @@ pub struct Disk {
     waiting: VecDeque<DiskOp>,
     /// Completions of the current reap; kept to reuse its memory.
     reaped: Vec<(u32, i32)>,
+    /// `wake_fd` was handed out, so `poll` keeps it quiet.
+    drain: bool,
+    /// Completions were reaped, so the descriptor was signalled; it is drained before the next reap, which therefore
+    /// misses nothing.
+    signalled: bool,
 }
 
 /// How entries name the file.
@@ -90,6 +95,8 @@ impl Disk {
             free: (0..depth).rev().collect(),
             waiting: VecDeque::new(),
             reaped: Vec::new(),
+            drain: false,
+            signalled: false,
         })
     }
 
@@ -113,8 +120,12 @@ impl Disk {
 
     /// Appends what ended, without blocking. True when anything did, or when the ring moved on (call again).
     pub fn poll(&mut self, done: &mut Vec<DiskDone>) -> bool {
+        if self.drain && std::mem::take(&mut self.signalled) {
+            self.ring.made_event_fd().expect("made with `drain`").drain();
+        }
         let mut reaped = std::mem::take(&mut self.reaped);
         let any = self.ring.reap(|user_data, result| reaped.push((user_data as u32, result)));
+        self.signalled |= any;
         for (slot, result) in reaped.drain(..) {
             self.finish(slot, result, done);
         }
@@ -146,14 +157,20 @@ impl Disk {
         self.registered.count()
     }
 
-    /// A descriptor that is readable after completions, for a loop that cannot sleep on this ring itself. A reactor
-    /// can: give the disk to it through [`crate::Work::disk`], which saves three system calls per sleep. It stays
-    /// readable until read (8 bytes, it is an eventfd).
+    /// A descriptor that is readable after completions, for a loop that cannot sleep on this ring itself; made when
+    /// first asked for. A reactor can: give the disk to it through [`crate::Work::disk`], which saves three system
+    /// calls per sleep. It is an eventfd that [`Disk::poll`] drains.
     ///
     /// # Errors
     /// When no descriptor can be made.
     pub fn wake_fd(&mut self) -> io::Result<RawFd> {
+        self.drain = true;
         Ok(self.ring.event_fd()?.raw())
+    }
+
+    /// The descriptor of [`Disk::wake_fd`], if it was made.
+    pub fn event_fd(&self) -> Option<RawFd> {
+        self.ring.made_event_fd().map(|event| event.raw())
     }
 
     pub(crate) fn ring(&mut self) -> &mut Ring {
