@@ -217,6 +217,25 @@ impl World {
         self.effects();
     }
 
+    /// Takes the writes that are on their way out of the network.
+    pub(crate) fn hold_writes(&mut self) -> Vec<(ConnId, Outgoing)> {
+        let mut held = Vec::new();
+        for (&id, conn) in &mut self.conns {
+            let (writes, rest): (VecDeque<_>, _) =
+                conn.inbox.drain(..).partition(|frame| !frame.payload.is_empty());
+            conn.inbox = rest;
+            held.extend(writes.into_iter().map(|frame| (id, frame)));
+        }
+        held
+    }
+
+    /// Lets held writes arrive.
+    pub(crate) fn let_arrive(&mut self, held: Vec<(ConnId, Outgoing)>) {
+        for (id, frame) in held {
+            self.conns.get_mut(&id).unwrap().inbox.push_back(frame);
+        }
+    }
+
     /// Carries out what the client wants.
     pub(crate) fn effects(&mut self) {
         loop {

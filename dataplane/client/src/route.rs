@@ -10,7 +10,7 @@
 //! | known | leader lost, or says that it is not | searching: probe the member after it |
 //! | searching | a member answers with its term | known |
 //! | searching | refused, with a hint | searching: probe the hint, unless hints go in circles |
-//! | searching | refused, no hint; unreachable; late | searching: next member, or a pause after each round |
+//! | searching | refused, no hint; unreachable; late | searching: next member, a pause each round |
 //! | searching | pause over, topology changed | searching: next member |
 //! | searching | nobody waits any more | idle |
 //!

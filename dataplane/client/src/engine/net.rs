@@ -136,7 +136,7 @@ impl Client {
     }
 
     #[cfg(not(test))]
-    fn keeps_late_conn(&self) -> bool {
+    pub(super) fn keeps_late_conn(&self) -> bool {
         false
     }
 }

@@ -171,6 +171,9 @@ impl Client {
     /// range is free for others.
     pub(super) fn op_late(&mut self, key: OpKey, now: Time) {
         self.fail_op(key, VolumeError::TimedOut);
+        if self.keeps_late_conn() {
+            return;
+        }
         let Some(op) = self.ops.get(key) else { return };
         let parts = op.parts.clone();
         for part in parts {
