@@ -1,7 +1,8 @@
 //! The device itself: a block device or a preallocated file, opened with O_DIRECT and locked.
 //!
-//! The one place of the store that touches the operating system. The data path does not go through here: it takes the
-//! descriptor to the disk ring. What is here serves format, recovery and inspection.
+//! The one place of the store that touches the operating system. The data path does not go through
+//! here: it takes the descriptor to the disk ring. What is here serves format, recovery and
+//! inspection.
 #![allow(clippy::disallowed_methods)] // a shell: owns the device
 
 mod bounce;
@@ -24,10 +25,12 @@ use self::bounce::Bounce;
 pub use self::error::OpenFileError;
 use crate::io::RegionIo;
 
-/// Alignment of addresses, lengths and memory in every direct access: the largest that an accepted device asks for.
+/// Alignment of addresses, lengths and memory in every direct access: the largest that an accepted
+/// device asks for.
 const ALIGN: u64 = 4096;
 
-/// An open, locked device. The lock and the device are held until this and every handle cloned from it are dropped.
+/// An open, locked device. The lock and the device are held until this and every handle cloned from
+/// it are dropped.
 #[derive(Debug)]
 pub struct DeviceFile {
     file: File,
@@ -37,11 +40,12 @@ pub struct DeviceFile {
 }
 
 impl DeviceFile {
-    /// Opens the block device or regular file at `path` for direct reads and writes and locks it against every other
-    /// process that does the same; a block device also against being mounted.
+    /// Opens the block device or regular file at `path` for direct reads and writes and locks it
+    /// against every other process that does the same; a block device also against being mounted.
     ///
     /// # Errors
-    /// When it does not exist, is in use, may not be opened, or cannot be used with O_DIRECT in 4096-byte units.
+    /// When it does not exist, is in use, may not be opened, or cannot be used with O_DIRECT in
+    /// 4096-byte units.
     pub fn open(path: &Path) -> Result<DeviceFile, OpenFileError> {
         let fail = |error: io::Error| OpenFileError::from_io(path, error);
         let kind = std::fs::metadata(path).map_err(fail)?.file_type();
@@ -57,12 +61,13 @@ impl DeviceFile {
         DeviceFile::from_file(file, path)
     }
 
-    /// Makes a file of `size` bytes (rounded up to 4096) at `path` with all its space allocated, readable by its owner
-    /// alone, and opens it. With `force` an existing regular file that is not in use is replaced.
+    /// Makes a file of `size` bytes (rounded up to 4096) at `path` with all its space allocated,
+    /// readable by its owner alone, and opens it. With `force` an existing regular file that is not
+    /// in use is replaced.
     ///
     /// # Errors
-    /// When the file exists (and `force` is not set) or is in use; when its file system has no room or does not allocate in
-    /// advance. A file that this made is removed again.
+    /// When the file exists (and `force` is not set) or is in use; when its file system has no room
+    /// or does not allocate in advance. A file that this made is removed again.
     pub fn create(path: &Path, size: u64, force: bool) -> Result<DeviceFile, OpenFileError> {
         let fail = |error: io::Error| OpenFileError::from_io(path, error);
         if force {
@@ -83,7 +88,8 @@ impl DeviceFile {
             .and_then(|()| sync_parent(path).map_err(fail))
             .and_then(|()| DeviceFile::from_file(file, path));
         if made.is_err() {
-            // The first error is the one to tell; a file that cannot be removed is seen by whoever looks.
+            // The first error is the one to tell; a file that cannot be removed is seen by whoever
+            // looks.
             let _ = std::fs::remove_file(path);
         }
         made
@@ -102,10 +108,12 @@ impl DeviceFile {
         self.sector
     }
 
-    /// Whether an ended write may still be lost in a power cut, so that only a flush makes it stable. True when in doubt.
+    /// Whether an ended write may still be lost in a power cut, so that only a flush makes it
+    /// stable. True when in doubt.
     ///
-    /// It is false for a block device that reports no volatile cache, and for a file on such a device whose blocks have all
-    /// been written before; for others the file system must still record that they were.
+    /// It is false for a block device that reports no volatile cache, and for a file on such a
+    /// device whose blocks have all been written before; for others the file system must still
+    /// record that they were.
     pub fn volatile_cache(&self) -> bool {
         self.volatile_cache
     }

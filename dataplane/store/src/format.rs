@@ -1,10 +1,12 @@
 //! Makes a device an Ogive device.
 //!
 //! 1. Refuse a device that holds somebody's data, unless forced.
-//! 2. Wipe both label copies, so that a format that is cut short leaves no label of what is half wiped.
-//! 3. Write zeroes: over everything, or, quickly, over what the engine reads before it writes. An engine takes a region
-//!    whose superblocks are zero for a new one. Zeroes over everything also make a file's blocks be written once, so
-//!    that later writes change no metadata of its file system.
+//! 2. Wipe both label copies, so that a format that is cut short leaves no label of what is half
+//!    wiped.
+//! 3. Write zeroes: over everything, or, quickly, over what the engine reads before it writes. An
+//!    engine takes a region whose superblocks are zero for a new one. Zeroes over everything also
+//!    make a file's blocks be written once, so that later writes change no metadata of its file
+//!    system.
 //! 4. Write the label.
 
 mod signature;
@@ -20,7 +22,8 @@ use crate::label::{LABEL_BYTES, Label, LabelError, REGIONS_START, Region, SHARDS
 use crate::label::{read_label, write_label};
 use crate::region::{LOG_BYTES_MAX, LOG_BYTES_MIN, RegionLayout};
 
-/// Regions begin and end at multiples of this, as partitions do, so that they fall on the erase units of flash.
+/// Regions begin and end at multiples of this, as partitions do, so that they fall on the erase
+/// units of flash.
 const REGION_ALIGN: u64 = 1 << 20;
 /// Bytes of zeroes in one write.
 const WIPE_BYTES: u64 = 1 << 20;
@@ -40,7 +43,8 @@ pub struct FormatOptions {
     pub shards: u16,
     /// Bytes that the device writes at once: 512 or 4096.
     pub sector: u32,
-    /// Bytes of each shard's log ring, a multiple of 4096 from 1 MiB to 1 GiB; chosen by the size when `None`.
+    /// Bytes of each shard's log ring, a multiple of 4096 from 1 MiB to 1 GiB; chosen by the size
+    /// when `None`.
     pub log_bytes: Option<u64>,
     /// The device's name for good.
     pub uuid: Uuid,
@@ -55,8 +59,8 @@ pub struct FormatOptions {
 pub enum FormatError {
     /// The device is in use by a cluster.
     #[error(
-        "the device is chunkserver {chunkserver} of Ogive cluster {cluster}; drain and remove it first, or use \
-         --force to destroy its replicas"
+        "the device is chunkserver {chunkserver} of Ogive cluster {cluster}; drain and remove it \
+         first, or use --force to destroy its replicas"
     )]
     InCluster {
         /// Its cluster.
@@ -78,8 +82,8 @@ pub enum FormatError {
     },
     /// The regions do not fit.
     #[error(
-        "a device of {has_bytes} bytes is too small for {shards} shard(s): it takes at least {needs_bytes} bytes; \
-         use a larger device, fewer shards or a shorter log"
+        "a device of {has_bytes} bytes is too small for {shards} shard(s): it takes at least \
+         {needs_bytes} bytes; use a larger device, fewer shards or a shorter log"
     )]
     TooSmall {
         /// Length of the device.
@@ -103,11 +107,12 @@ pub enum FormatError {
     Io(#[from] io::Error),
 }
 
-/// Formats the device behind `io` and gives its label. `progress` is told now and then how many bytes of how many have
-/// been wiped.
+/// Formats the device behind `io` and gives its label. `progress` is told now and then how many
+/// bytes of how many have been wiped.
 ///
 /// # Errors
-/// When the options do not fit the device, when it holds data and `force` is not set, or when it fails.
+/// When the options do not fit the device, when it holds data and `force` is not set, or when it
+/// fails.
 pub fn format(
     io: &mut dyn RegionIo,
     options: &FormatOptions,
@@ -205,14 +210,16 @@ fn refuse_used(io: &dyn RegionIo) -> Result<(), FormatError> {
 /// What to fill with zeroes, in order, apart, inside the device.
 fn ranges_to_wipe(label: &Label, len: u64, quick: bool) -> Vec<Range<u64>> {
     if !quick {
-        return vec![0..len];
+        return Vec::from([0..len]);
     }
-    let mut ranges = vec![0..REGIONS_START];
-    for region in &label.regions {
+    let in_region = |region: &Region| {
         let layout = region.layout().expect("the plan of this label");
-        ranges.push(region.start..layout.log_start + layout.log_bytes);
-        ranges.extend(layout.directory.map(|start| start..start + BLOCK_BYTES as u64));
-    }
+        let directories = layout.directory.map(|start| start..start + BLOCK_BYTES as u64);
+        let start = region.start..layout.log_start + layout.log_bytes;
+        [start].into_iter().chain(directories)
+    };
+    let regions = label.regions.iter().flat_map(in_region);
+    let mut ranges: Vec<_> = [0..REGIONS_START].into_iter().chain(regions).collect();
     let wiped_to = ranges.last().map_or(0, |range| range.end);
     ranges.push(len.saturating_sub(TAIL_BYTES).max(wiped_to)..len);
     ranges

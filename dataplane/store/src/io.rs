@@ -1,19 +1,21 @@
-//! What the store asks of a disk: operations that end later, and a small blocking interface for format and recovery.
+//! What the store asks of a disk: operations that end later, and a small blocking interface for
+//! format and recovery.
 //!
-//! The engine emits [`DiskOp`]s and is told of their ends as [`DiskDone`]s, in any order. Nothing is ordered between
-//! operations in flight; a [`DiskOp::Flush`] covers exactly the writes that had ended when it was submitted. The disk
-//! ring runs them on a device, [`crate::simdisk`] in memory.
+//! The engine emits [`DiskOp`]s and is told of their ends as [`DiskDone`]s, in any order. Nothing
+//! is ordered between operations in flight; a [`DiskOp::Flush`] covers exactly the writes that had
+//! ended when it was submitted. The disk ring runs them on a device, [`crate::simdisk`] in memory.
 
 use std::io;
 
 use ogive_buf::{Buf, BufMut};
 
-/// Names an operation from its submission to its end; given by whoever submits, unique while in flight.
+/// Names an operation from its submission to its end; given by whoever submits, unique while in
+/// flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OpId(pub u64);
 
-/// An operation on the device. Addresses are byte offsets on the device; they and all lengths are multiples of the
-/// sector.
+/// An operation on the device. Addresses are byte offsets on the device; they and all lengths are
+/// multiples of the sector.
 #[derive(Debug)]
 pub enum DiskOp {
     /// Writes `bufs` one after the other from `addr` on.
@@ -64,8 +66,9 @@ impl DiskOp {
 pub struct DiskDone {
     /// Which operation.
     pub id: OpId,
-    /// The filled buffer of a read, `None` for a write or a flush; or why it failed. After a failed write the range
-    /// holds anything; after a failed flush none of the writes that it was to cover may be counted as stable.
+    /// The filled buffer of a read, `None` for a write or a flush; or why it failed. After a failed
+    /// write the range holds anything; after a failed flush none of the writes that it was to cover
+    /// may be counted as stable.
     pub result: Result<Option<BufMut>, DiskError>,
 }
 
@@ -73,15 +76,20 @@ pub struct DiskDone {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum DiskError {
     /// The device or the kernel refused; the number is an errno.
-    #[error("disk error: {}; see the kernel log for the device's health", io::Error::from_raw_os_error(*.0))]
+    #[error(
+        "disk error: {}; see the kernel log for the device's health",
+        io::Error::from_raw_os_error(*.0)
+    )]
     Io(i32),
-    /// No space behind the device: a file without preallocation, or a thin device whose pool is full.
+    /// No space behind the device: a file without preallocation, or a thin device whose pool is
+    /// full.
     #[error("no space behind the device; free some in its file system or thin pool")]
     Full,
 }
 
 impl DiskError {
-    /// The error for an errno: [`DiskError::Full`] for ENOSPC and EDQUOT, otherwise [`DiskError::Io`].
+    /// The error for an errno: [`DiskError::Full`] for ENOSPC and EDQUOT, otherwise
+    /// [`DiskError::Io`].
     pub fn from_errno(errno: i32) -> DiskError {
         match errno {
             libc::ENOSPC | libc::EDQUOT => DiskError::Full,
@@ -90,8 +98,9 @@ impl DiskError {
     }
 }
 
-/// Blocking access to a whole device, for format, recovery and inspection. Any address, length and alignment inside the
-/// device is accepted; a range that passes its end is an error of kind `UnexpectedEof` (read) or `WriteZero` (write).
+/// Blocking access to a whole device, for format, recovery and inspection. Any address, length and
+/// alignment inside the device is accepted; a range that passes its end is an error of kind
+/// `UnexpectedEof` (read) or `WriteZero` (write).
 #[allow(clippy::len_without_is_empty)] // a device is never empty
 pub trait RegionIo {
     /// Fills `buf` from byte `addr` on.

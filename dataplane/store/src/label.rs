@@ -27,9 +27,9 @@
 //! | 16 | 8 | bytes of its log ring (see [`RegionLayout`]) |
 //! | 24 | 8 | zero |
 //!
-//! The first 24 bytes keep their places and meanings in every version, so that any version can tell an intact label of
-//! another version from a damaged one, and name it. Copies are replaced one after the other, the stale one first, with a
-//! flush between: at any moment at least one is whole.
+//! The first 24 bytes keep their places and meanings in every version, so that any version can tell
+//! an intact label of another version from a damaged one, and name it. Copies are replaced one
+//! after the other, the stale one first, with a flush between: at any moment at least one is whole.
 
 use std::io;
 
@@ -45,7 +45,8 @@ pub const FORMAT_VERSION: u32 = 1;
 pub const SHARDS_MAX: u16 = 64;
 /// Bytes of one copy.
 pub const LABEL_BYTES: usize = 4096;
-/// Where regions may begin: the space before is the labels', and what other systems write there is wiped.
+/// Where regions may begin: the space before is the labels', and what other systems write there is
+/// wiped.
 pub const REGIONS_START: u64 = 1 << 20;
 
 const MAGIC: [u8; 8] = *b"OGIVEDEV";
@@ -70,7 +71,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// Where its parts lie, as byte offsets on the device; `None` only for lengths that no label has.
+    /// Where its parts lie, as byte offsets on the device; `None` only for lengths that no label
+    /// has.
     pub fn layout(&self) -> Option<RegionLayout> {
         Some(RegionLayout::plan(self.len, self.log_bytes)?.at(self.start))
     }
@@ -101,7 +103,8 @@ pub enum LabelError {
     NotOgive,
     /// An intact label of another format version.
     #[error(
-        "the device has format version {found}, this build reads version {known}; use a build that reads it"
+        "the device has format version {found}, this build reads version {known}; \
+         use a build that reads it"
     )]
     OtherVersion {
         /// The device's version.
@@ -111,13 +114,14 @@ pub enum LabelError {
     },
     /// The magic is there, but no copy is whole.
     #[error(
-        "both copies of the device label are damaged; replace the device, or format it anew with --force \
-         and let its replicas be rebuilt from their peers"
+        "both copies of the device label are damaged; replace the device, or format it anew with \
+         --force and let its replicas be rebuilt from their peers"
     )]
     Damaged,
     /// The device ends before its label says.
     #[error(
-        "the device has {has_bytes} bytes but was formatted with {says_bytes}; give it back its full length"
+        "the device has {has_bytes} bytes but was formatted with {says_bytes}; \
+         give it back its full length"
     )]
     DeviceTooSmall {
         /// Length at format.
@@ -127,7 +131,8 @@ pub enum LabelError {
     },
     /// The device belongs to somebody already.
     #[error(
-        "the device is chunkserver {chunkserver} of cluster {cluster} and cannot become another; format it anew to reuse it"
+        "the device is chunkserver {chunkserver} of cluster {cluster} and cannot become \
+         another; format it anew to reuse it"
     )]
     IdentitySet {
         /// Its cluster.
@@ -186,7 +191,8 @@ enum Found {
 /// Reads the label of a device: the newer of the intact copies.
 ///
 /// # Errors
-/// When there is none, when it is of another version, when the device became shorter, or when it cannot be read.
+/// When there is none, when it is of another version, when the device became shorter, or when it
+/// cannot be read.
 pub fn read_label(io: &dyn RegionIo) -> Result<Label, LabelError> {
     let label = newest(&read_copies(io)?)?;
     if io.len() < label.device_bytes {
@@ -198,10 +204,12 @@ pub fn read_label(io: &dyn RegionIo) -> Result<Label, LabelError> {
     Ok(label)
 }
 
-/// Makes the device chunkserver `chunkserver` of `cluster`, for good; nothing changes when it is that already.
+/// Makes the device chunkserver `chunkserver` of `cluster`, for good; nothing changes when it is
+/// that already.
 ///
 /// # Errors
-/// Those of [`read_label`]; when the device is somebody else, when an id is zero, or when the label cannot be written.
+/// Those of [`read_label`]; when the device is somebody else, when an id is zero, or when the label
+/// cannot be written.
 pub fn write_identity(
     io: &mut dyn RegionIo,
     cluster: ClusterId,
@@ -225,7 +233,8 @@ pub fn write_identity(
     Ok(label)
 }
 
-/// Writes both copies. The one that holds the newest label is replaced last, when the other is stable.
+/// Writes both copies. The one that holds the newest label is replaced last, when the other is
+/// stable.
 pub(crate) fn write_label(io: &mut dyn RegionIo, label: &Label) -> io::Result<()> {
     let bytes = encode(label);
     let generation = |found: &io::Result<Found>| match found {
@@ -260,7 +269,7 @@ fn read_copy(io: &dyn RegionIo, addr: u64) -> io::Result<Found> {
 
 /// | copies | verdict |
 /// |---|---|
-/// | any intact one of a newer version | other version: an upgrade has begun, the older copy is stale |
+/// | any intact one of a newer version | other version: an upgrade began, the other copy is stale |
 /// | any intact one of this version | the one with the highest generation |
 /// | any intact one of an older version | other version |
 /// | any damaged one | damaged |

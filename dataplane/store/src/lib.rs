@@ -1,14 +1,56 @@
 //! One shard's part of a device: log, maps, allocator, recovery.
+//!
+//! A device begins with a label ([`Label`]), followed by a region for each shard. In a region lie two superblocks, the log
+//! ring, the slots of map pages, two directories, and the data blocks of 4 KiB ([`RegionLayout`]).
+//!
+//! | file | content |
+//! |---|---|
+//! | `store.rs` | the engine: entries in, disk operations out |
+//! | `writer.rs`, `batch.rs`, `record.rs` | the log: group commit, its batches, its records |
+//! | `map.rs`, `space.rs`, `alloc.rs` | which device block holds what; which are free |
+//! | `replica.rs` | one copyset's log, map and fences in memory |
+//! | `reads.rs`, `delta.rs` | reads; catch-up of replicas |
+//! | `checkpoint.rs`, `directory.rs`, `superblock.rs` | cutting the log |
+//! | `recover.rs`, `audit.rs` | opening a region; checking one |
+//! | `label.rs`, `region.rs`, `format.rs` | the device as a whole |
+//! | `io.rs`, `file.rs`, `simdisk.rs` | devices: the contract, a real one, a simulated one |
+//!
+//! The design and the argument why nothing is lost: `design/0001-one-log.md`.
 
+mod alloc;
+mod audit;
+mod batch;
+mod checkpoint;
+mod codec;
+mod delta;
+mod directory;
 pub mod file;
 mod format;
 mod io;
 mod label;
+pub mod limits;
+mod map;
+mod reads;
+mod record;
+mod recover;
 mod region;
+mod replica;
 #[cfg(any(test, feature = "sim"))]
 pub mod simdisk;
+mod space;
+mod stats;
+mod store;
+mod superblock;
+mod writer;
 
+pub use audit::audit;
+pub use delta::{DeltaCursor, DeltaScan};
 pub use format::{FormatError, FormatOptions, format};
 pub use io::{DiskDone, DiskError, DiskOp, OpId, RegionIo};
 pub use label::{FORMAT_VERSION, Label, LabelError, Region, read_label, write_identity};
+pub use reads::ReadError;
+pub use recover::OpenError;
 pub use region::RegionLayout;
+pub use replica::{HardState, LogEntry, ReplicaState};
+pub use stats::{StoreStats, Written};
+pub use store::{AppendError, Store, StoreEvent, StoreOptions};

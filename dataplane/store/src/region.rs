@@ -1,9 +1,9 @@
-//! Where the parts of a shard's region lie: pure arithmetic, computed from the region's length and the length of its
-//! log, so that nothing but these two needs to be stored.
+//! Where the parts of a shard's region lie: pure arithmetic, computed from the region's length and
+//! the length of its log, so that nothing but these two needs to be stored.
 //!
 //! ```text
-//! | superblock 0 | superblock 1 | log ring | map slots | directory 0 | directory 1 | data blocks | rest |
-//!     4096            4096       log_bytes   4096 each      directory_bytes each     4096 each    unused
+//! | superblocks | log ring  | map slots | directories           | data blocks | rest   |
+//! | 2 x 4096    | log_bytes | 4096 each | 2 x directory_bytes   | 4096 each   | unused |
 //! ```
 //!
 //! Every part starts at a multiple of 4096 bytes from the region's start.
@@ -12,7 +12,8 @@ use ogive_types::BLOCK_BYTES;
 
 /// Shortest log ring: below it, checkpoints would run after every few hundred writes.
 pub const LOG_BYTES_MIN: u64 = 1 << 20;
-/// Longest log ring: what recovery reads and replays at the most, and the bound of what a directory must hold.
+/// Longest log ring: what recovery reads and replays at the most, and the bound of what a directory
+/// must hold.
 pub const LOG_BYTES_MAX: u64 = 1 << 30;
 /// Shortest log that is chosen when none is asked for and there is room.
 const LOG_BYTES_DEFAULT_MIN: u64 = 8 << 20;
@@ -56,9 +57,9 @@ pub struct RegionLayout {
 }
 
 impl RegionLayout {
-    /// The layout of a region of `len_bytes` with a log ring of `log_bytes` (a multiple of 4096, at least
-    /// [`LOG_BYTES_MIN`], at most [`LOG_BYTES_MAX`]), with as many data blocks as fit. `None` when the log's length is
-    /// not allowed or fewer than [`DATA_BLOCKS_MIN`] blocks fit.
+    /// The layout of a region of `len_bytes` with a log ring of `log_bytes` (a multiple of 4096, at
+    /// least [`LOG_BYTES_MIN`], at most [`LOG_BYTES_MAX`]), with as many data blocks as fit. `None`
+    /// when the log's length is not allowed or fewer than [`DATA_BLOCKS_MIN`] blocks fit.
     pub fn plan(len_bytes: u64, log_bytes: u64) -> Option<RegionLayout> {
         if !log_bytes_allowed(log_bytes) {
             return None;
@@ -115,12 +116,14 @@ impl RegionLayout {
         Self::with_blocks(DATA_BLOCKS_MIN, log_bytes).end()
     }
 
-    /// The log length for a region of `len_bytes` when none is asked for: one part in 32, within 8 MiB and 1 GiB; a
-    /// region too small for that gets the longest one that fits, down to [`LOG_BYTES_MIN`].
+    /// The log length for a region of `len_bytes` when none is asked for: one part in 32, within 8
+    /// MiB and 1 GiB; a region too small for that gets the longest one that fits, down to
+    /// [`LOG_BYTES_MIN`].
     pub fn default_log_bytes(len_bytes: u64) -> u64 {
         let share = (len_bytes / LOG_SHARE).clamp(LOG_BYTES_DEFAULT_MIN, LOG_BYTES_MAX);
         let mut log_bytes = share / BLOCK * BLOCK;
-        // A log takes three times its length (the directories hold its records too); leave half to the data.
+        // A log takes three times its length (the directories hold its records too); leave half to
+        // the data.
         while log_bytes > LOG_BYTES_MIN && log_bytes * 6 > len_bytes {
             log_bytes = (log_bytes / 2).max(LOG_BYTES_MIN);
         }
@@ -154,8 +157,8 @@ fn log_bytes_allowed(log_bytes: u64) -> bool {
     log_bytes.is_multiple_of(BLOCK) && (LOG_BYTES_MIN..=LOG_BYTES_MAX).contains(&log_bytes)
 }
 
-/// Two versions of each slot (a checkpoint never overwrites what the last one needs), and twice that because chunks
-/// that are written here and there fill their slots badly.
+/// Two versions of each slot (a checkpoint never overwrites what the last one needs), and twice
+/// that because chunks that are written here and there fill their slots badly.
 fn slots_for(data_blocks: u32) -> u32 {
     let slots = 2 * 2 * u64::from(data_blocks).div_ceil(BLOCKS_PER_SLOT) + SLOTS_SPARE;
     u32::try_from(slots).expect("a 64th of the blocks, which are counted in 32 bits")
@@ -184,7 +187,9 @@ mod tests {
     proptest! {
         #[test]
         fn parts_are_aligned_apart_and_inside(
-            len in (8u64 << 20)..(1 << 45), log_blocks in 256u64..=(1 << 18), start in 0u64..(1 << 40),
+            len in (4u64 << 20)..(1 << 45),
+            log_blocks in 256u64..=(1 << 18),
+            start in 0u64..(1 << 40),
         ) {
             let (log_bytes, start) = (log_blocks * BLOCK, start / BLOCK * BLOCK);
             let plan = RegionLayout::plan(len, log_bytes);
@@ -197,12 +202,14 @@ mod tests {
                 at = to;
             }
             prop_assert!(at - start <= len);
-            prop_assert_eq!(layout.slots as u64, 4 * (layout.data_blocks as u64).div_ceil(256) + 64);
+            let slots = 4 * u64::from(layout.data_blocks).div_ceil(256) + 64;
+            prop_assert_eq!(u64::from(layout.slots), slots);
             let directory = (1 << 20) + 32 * layout.slots as u64 + log_bytes;
             prop_assert!(layout.directory_bytes >= directory);
             prop_assert!(layout.directory_bytes < directory + BLOCK);
             // Not one block more would fit, unless they cannot be counted.
-            let more = layout.data_blocks.checked_add(1).map(|n| RegionLayout::with_blocks(n, log_bytes));
+            let more = layout.data_blocks.checked_add(1);
+            let more = more.map(|n| RegionLayout::with_blocks(n, log_bytes));
             prop_assert!(layout.data_blocks == u32::MAX - 1 || more.is_none_or(|m| m.end() > len));
         }
 

@@ -4,13 +4,14 @@
 //!
 //! ```text
 //!   pending     submitted, not ended: reads do not see it, a power cut may keep any of its sectors
-//!   unflushed   ended, in the volatile cache: reads see it, a power cut may keep any of its sectors
+//!   unflushed   ended, in the cache: reads see it, a power cut may keep any of its sectors
 //!   durable     covered by a flush: survives
 //! ```
 //!
-//! Operations end when the owner says so and in the order that he draws. A flush makes durable exactly the writes that
-//! had ended when it was submitted. Without a volatile cache ([`SimDisk::set_volatile_cache`]) a write is durable when it
-//! ends. Nothing depends on clocks, addresses in memory or the order of a hash table: equal calls give equal disks.
+//! Operations end when the owner says so and in the order that he draws. A flush makes durable
+//! exactly the writes that had ended when it was submitted. Without a volatile cache
+//! ([`SimDisk::set_volatile_cache`]) a write is durable when it ends. Nothing depends on clocks,
+//! addresses in memory or the order of a hash table: equal calls give equal disks.
 
 mod pages;
 
@@ -86,8 +87,8 @@ struct Faults {
 }
 
 impl SimDisk {
-    /// A disk of `len` bytes, all zero and durable, that writes whole sectors of `sector` bytes (512 or 4096). It has a
-    /// volatile cache.
+    /// A disk of `len` bytes, all zero and durable, that writes whole sectors of `sector` bytes
+    /// (512 or 4096). It has a volatile cache.
     pub fn new(len: u64, sector: u32) -> SimDisk {
         assert!(matches!(sector, 512 | 4096), "a sector of {sector} bytes");
         assert!(len.is_multiple_of(pages::PAGE_BYTES as u64), "whole pages");
@@ -131,8 +132,9 @@ impl SimDisk {
     /// Takes an operation. It does nothing before it is completed.
     ///
     /// # Panics
-    /// When an address or a length is not whole sectors, nothing is to be moved, the range passes the end of the disk, or
-    /// the id is in flight: a real device refuses these or does the wrong thing.
+    /// When an address or a length is not whole sectors, nothing is to be moved, the range passes
+    /// the end of the disk, or the id is in flight: a real device refuses these or does the wrong
+    /// thing.
     pub fn submit(&mut self, op: DiskOp) {
         assert!(self.pending.iter().all(|p| p.op.id() != op.id()), "{:?} is in flight", op.id());
         if let DiskOp::Write { addr, .. } | DiskOp::Read { addr, .. } = op {
@@ -166,8 +168,9 @@ impl SimDisk {
         Some(self.end(pending, &mut |_| 0))
     }
 
-    /// Cuts the power. Every pending and every unflushed write is kept, lost or torn (an arbitrary set of its sectors is
-    /// kept), each for itself. What is durable then remains; operations in flight never end.
+    /// Cuts the power. Every pending and every unflushed write is kept, lost or torn (an arbitrary
+    /// set of its sectors is kept), each for itself. What is durable then remains; operations in
+    /// flight never end.
     pub fn power_cut(&mut self, rng: &mut Draw<'_>) {
         let mut order: Vec<Written> = self.unflushed.drain(..).collect();
         for pending in std::mem::take(&mut self.pending) {
@@ -188,7 +191,8 @@ impl SimDisk {
         self.cached.clear();
     }
 
-    /// Turns one bit at byte `addr` over, in every layer that holds it: rot, which no write and no power cut undoes.
+    /// Turns one bit at byte `addr` over, in every layer that holds it: rot, which no write and no
+    /// power cut undoes.
     pub fn flip_bit(&mut self, addr: u64, bit: u8) {
         assert!(addr < self.len && bit < 8, "bit {bit} of byte {addr}");
         let mask = 1 << bit;
@@ -217,7 +221,8 @@ impl SimDisk {
         self.faults.flushes_to_fail = count;
     }
 
-    /// The next write ends well, but lands at `to`, a multiple of the sector, as far as it fits the disk.
+    /// The next write ends well, but lands at `to`, a multiple of the sector, as far as it fits the
+    /// disk.
     pub fn misdirect_next_write(&mut self, to: u64) {
         assert!(to.is_multiple_of(self.sector) && to < self.len, "misdirected to {to}");
         self.faults.misdirect_to = Some(to);
@@ -369,7 +374,9 @@ impl RegionIo for SimDisk {
         }
         let start = addr / self.sector * self.sector;
         let mut whole = vec![0; (end.next_multiple_of(self.sector) - start) as usize];
-        self.look(start, &mut whole).map_err(to_io)?;
+        if whole.len() != data.len() {
+            self.look(start, &mut whole).map_err(to_io)?;
+        }
         whole[(addr - start) as usize..][..data.len()].copy_from_slice(data);
         self.end_write(start, whole, &mut |_| 0).map_err(to_io)
     }

@@ -28,7 +28,8 @@ impl Bounce {
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {
         let len = self.pages.len() * ALIGN as usize;
-        // SAFETY: pages are plain bytes without padding, one after the other, and borrowed mutably as a whole.
+        // SAFETY: pages are plain bytes without padding, one after the other, and borrowed mutably
+        // as a whole.
         unsafe { std::slice::from_raw_parts_mut(self.pages.as_mut_ptr().cast(), len) }
     }
 }

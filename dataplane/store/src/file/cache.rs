@@ -1,8 +1,8 @@
 //! Does the disk below keep ended writes where a power cut loses them?
 //!
-//! The kernel knows for every block device (`queue/write_cache` in sysfs): "write back" means that only a flush makes
-//! them stable. A partition has the queue of its disk. A stacked device (dm, md) answers for itself, and the devices that
-//! it is made of are asked too.
+//! The kernel knows for every block device (`queue/write_cache` in sysfs): "write back" means that
+//! only a flush makes them stable. A partition has the queue of its disk. A stacked device (dm, md)
+//! answers for itself, and the devices that it is made of are asked too.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};

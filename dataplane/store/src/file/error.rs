@@ -32,7 +32,8 @@ pub enum OpenFileError {
     },
     /// The process has not the right.
     #[error(
-        "{path} may not be opened for reading and writing; give this user the right, or run as its owner"
+        "{path} may not be opened for reading and writing; give this user the \
+         right, or run as its owner"
     )]
     Denied {
         /// The device.
@@ -46,7 +47,8 @@ pub enum OpenFileError {
     },
     /// The file system cannot bypass the page cache.
     #[error(
-        "the file system of {path} does not support O_DIRECT; put the device on ext4, XFS or Btrfs, or use a block device"
+        "the file system of {path} does not support O_DIRECT; put the device on \
+         ext4, XFS or Btrfs, or use a block device"
     )]
     NoDirect {
         /// The device.
@@ -54,7 +56,8 @@ pub enum OpenFileError {
     },
     /// The device cannot be addressed in 4096-byte units.
     #[error(
-        "{path} asks for direct access in units of {bytes} bytes, more than 4096; use another device"
+        "{path} asks for direct access in units of {bytes} bytes, more than 4096; \
+         use another device"
     )]
     SectorTooLarge {
         /// The device.
@@ -64,8 +67,8 @@ pub enum OpenFileError {
     },
     /// No room for a new file; it was removed.
     #[error(
-        "no room for {path}: it takes {size_bytes} bytes and its file system has {free_bytes} left; \
-         free some space or choose a smaller size"
+        "no room for {path}: it takes {size_bytes} bytes and its file system has {free_bytes} \
+         left; free some space or choose a smaller size"
     )]
     Full {
         /// The file.
@@ -77,7 +80,8 @@ pub enum OpenFileError {
     },
     /// The file system's or the process's limit on file lengths.
     #[error(
-        "{path} would have {size_bytes} bytes, more than a file may have here; choose a smaller size"
+        "{path} would have {size_bytes} bytes, more than a file may have here; \
+         choose a smaller size"
     )]
     TooLong {
         /// The file.
@@ -87,7 +91,8 @@ pub enum OpenFileError {
     },
     /// Space cannot be allocated in advance.
     #[error(
-        "the file system of {path} does not allocate files in advance; put it on ext4, XFS or Btrfs, or use a block device"
+        "the file system of {path} does not allocate files in advance; \
+         put it on ext4, XFS or Btrfs, or use a block device"
     )]
     NoAllocation {
         /// The file.

@@ -1,5 +1,5 @@
-//! Have all blocks of a file been written? Until they have, a write of data is followed by one of the file system's
-//! metadata, and only a flush makes that stable.
+//! Have all blocks of a file been written? Until they have, a write of data is followed by one of
+//! the file system's metadata, and only a flush makes that stable.
 //!
 //! Asked with the FIEMAP ioctl (Linux, `Documentation/filesystems/fiemap.rst`).
 
@@ -55,8 +55,8 @@ pub(super) fn all_written(file: &File) -> bool {
     true
 }
 
-/// The end of the written bytes that begin at `at`; `None` at once when there is a hole, or an extent that is unwritten,
-/// shared with another file, or anything unusual.
+/// The end of the written bytes that begin at `at`; `None` at once when there is a hole, or an
+/// extent that is unwritten, shared with another file, or anything unusual.
 fn covered_to(at: u64, extents: &[Extent]) -> Option<u64> {
     let mut to = at;
     for extent in extents {
@@ -78,7 +78,8 @@ fn map(file: &File, start: u64, length: u64) -> Option<Vec<Extent>> {
         reserved: 0,
         extents: [Extent::default(); BATCH],
     };
-    // SAFETY: the kernel reads and writes the head and at most `count` extents after it, all inside `request`.
+    // SAFETY: the kernel reads and writes the head and at most `count` extents after it, all inside
+    // `request`.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP, &raw mut request) };
     let mapped = request.mapped as usize;
     (result == 0 && mapped <= BATCH).then(|| request.extents[..mapped].to_vec())

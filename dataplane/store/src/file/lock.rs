@@ -1,4 +1,5 @@
-//! One process per device, by flock(2): the lock belongs to the open file, goes with it, and survives no crash.
+//! One process per device, by flock(2): the lock belongs to the open file, goes with it, and
+//! survives no crash.
 
 use std::fs::File;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -10,7 +11,8 @@ use rustix::io::Errno;
 
 use super::error::OpenFileError;
 
-/// udev locks a block device while it looks at it, which it does whenever somebody closed it: wait for that.
+/// udev locks a block device while it looks at it, which it does whenever somebody closed it: wait
+/// for that.
 const UDEV_TRIES: u32 = 40;
 const UDEV_WAIT: Duration = Duration::from_millis(50);
 

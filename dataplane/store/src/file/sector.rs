@@ -10,7 +10,8 @@ use super::ALIGN;
 use super::bounce::Bounce;
 use super::error::OpenFileError;
 
-/// 512 or 4096 bytes. A block device says; for a file its file system says since Linux 6.1; before that, try.
+/// 512 or 4096 bytes. A block device says; for a file its file system says since Linux 6.1; before
+/// that, try.
 pub(super) fn of(file: &File, path: &Path) -> Result<u32, OpenFileError> {
     let is_block = file.metadata().is_ok_and(|data| data.file_type().is_block_device());
     let said = if is_block { rustix::fs::ioctl_blksszget(file).ok() } else { statx(file) };

@@ -6,7 +6,8 @@ fn device(dir: &tempfile::TempDir) -> std::path::PathBuf {
     dir.path().join("device")
 }
 
-/// The temporary folder may lie on a file system without direct access, where nothing here can be tested.
+/// The temporary folder may lie on a file system without direct access, where nothing here can be
+/// tested.
 fn create(dir: &tempfile::TempDir) -> Option<DeviceFile> {
     match DeviceFile::create(&device(dir), SIZE, false) {
         Err(OpenFileError::NoDirect { .. } | OpenFileError::NoAllocation { .. }) => {

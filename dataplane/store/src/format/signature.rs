@@ -1,10 +1,12 @@
-//! Recognises devices that hold somebody else's data, by the magic numbers that other systems leave.
+//! Recognises devices that hold somebody else's data, by the magic numbers that other systems
+//! leave.
 
 use std::io;
 
 use crate::io::RegionIo;
 
-/// Bytes at the start of a device where signatures are looked for: ZFS keeps its first label in 256 KiB.
+/// Bytes at the start of a device where signatures are looked for: ZFS keeps its first label in 256
+/// KiB.
 const HEAD_BYTES: u64 = 256 << 10;
 
 /// A magic number at a fixed place.

@@ -9,7 +9,8 @@ type Page = Box<[u8; PAGE_BYTES]>;
 
 static ZERO: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
-/// Pages by number. A missing one is zero, or, for the methods with `_over`, that of the layer below.
+/// Pages by number. A missing one is zero, or, for the methods with `_over`, that of the layer
+/// below.
 #[derive(Debug, Default)]
 pub(super) struct Pages {
     pages: BTreeMap<u64, Page>,
@@ -41,7 +42,8 @@ impl Pages {
     /// Reads this layer, and `below` where it lacks pages.
     pub(super) fn read_over(&self, below: &Pages, addr: u64, buf: &mut [u8]) {
         for_each_page(addr, buf.len(), |number, within, of_buf| {
-            let page = self.pages.get(&number).map_or_else(|| below.page(number), |page| page);
+            let own = self.pages.get(&number).map(|page| &**page);
+            let page = own.unwrap_or_else(|| below.page(number));
             buf[of_buf].copy_from_slice(&page[within]);
         });
     }
@@ -56,7 +58,8 @@ impl Pages {
     }
 }
 
-/// Calls `act` with the number of each page touched, the range within it, and the range of the data.
+/// Calls `act` with the number of each page touched, the range within it, and the range of the
+/// data.
 fn for_each_page(
     addr: u64,
     len: usize,

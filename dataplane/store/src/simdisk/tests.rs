@@ -151,7 +151,7 @@ fn rot_outlives_the_flush_of_an_earlier_write() {
 fn faults_happen_as_often_as_asked() {
     let pool = Pool::new(4 << 20);
     let mut disk = SimDisk::new(LEN, SECTOR);
-    let mut run = |disk: &mut SimDisk, op: DiskOp| {
+    let run = |disk: &mut SimDisk, op: DiskOp| {
         disk.submit(op);
         disk.complete_next(&mut rng(3)).unwrap().result.map(|_| ())
     };
@@ -205,7 +205,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a sector may hold after a power cut, and what a read must see now: kept by the most naive means.
+/// What a sector may hold after a power cut, and what a read must see now: kept by the most naive
+/// means.
 #[derive(Clone, Default)]
 struct Model {
     /// By sector: fills of ended writes in their order, with the number of the end.
@@ -282,7 +283,8 @@ proptest! {
         disk.power_cut(&mut rng(seed));
         for sector in 0..32 {
             let left = sector_of(&disk, sector as u64);
-            prop_assert!(model.possible(sector).contains(&left), "sector {} holds {}", sector, left);
+            let possible = model.possible(sector);
+            prop_assert!(possible.contains(&left), "sector {}: {} of {:?}", sector, left, possible);
         }
     }
 

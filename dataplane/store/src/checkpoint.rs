@@ -1,0 +1,286 @@
+//! Checkpoints: they write what changed in the maps and cut the log, in the background, in bounded steps.
+//!
+//! ```text
+//! Idle ─(log half full)─▶ Pages ─(all written, captured records persisted)─▶ Directory ─▶ Flush ─▶ Superblock ─▶ Flush ─▶ Idle
+//! ```
+//!
+//! | phase | does |
+//! |---|---|
+//! | Pages | writes the pages that were dirty at the start, as they are by then, into free slots, a few at a time |
+//! | Directory | writes states and page places into the directory area that is not in use |
+//! | Flush, Superblock, Flush | makes the new checkpoint the valid one |
+//! | end | frees the slots of the checkpoint before, cuts the log to where this one started |
+//!
+//! The design record `design/0001-one-log.md` argues why pages may be written while entries go on being applied.
+
+use std::collections::VecDeque;
+
+use ogive_buf::{Buf, BufMut};
+use ogive_types::{CopysetId, Index};
+
+use crate::directory::{self, PagePlace};
+use crate::io::DiskOp;
+use crate::limits::{CHECKPOINT_AT, CHECKPOINT_PAGES_IN_FLIGHT, DIRECTORY_WRITE_BYTES};
+use crate::map::{PAGE_BYTES, PageKey};
+use crate::store::{Kind, Store};
+use crate::superblock::{Directory, Superblock};
+use crate::writer::Seq;
+
+pub(crate) struct Checkpoint {
+    /// The newest superblock that is on stable storage.
+    pub(crate) superblock: Superblock,
+    /// Slots of pages that are gone; the next directory no longer names them.
+    pub(crate) dropped_slots: Vec<u32>,
+    pub(crate) completed: u64,
+    /// The last one could not start since its directory would not fit.
+    too_large: bool,
+    phase: Phase,
+    in_flight: usize,
+    /// Memory put aside for when the pool has none.
+    reserve: Option<BufMut>,
+}
+
+enum Phase {
+    Idle,
+    Pages(Pages),
+    Directory(Writing),
+    FlushDirectory(Ending),
+    Superblock(Ending),
+    FlushSuperblock(Ending),
+}
+
+/// What the start captured, and what is left to write.
+struct Pages {
+    tail: u64,
+    tail_crc: u32,
+    captured: Seq,
+    states: Vec<(CopysetId, Vec<u8>)>,
+    queue: VecDeque<(CopysetId, PageKey)>,
+    old_slots: Vec<u32>,
+}
+
+struct Writing {
+    bytes: Vec<u8>,
+    at: usize,
+    ending: Ending,
+}
+
+struct Ending {
+    superblock: Superblock,
+    old_slots: Vec<u32>,
+}
+
+impl Checkpoint {
+    pub(crate) fn new(superblock: Superblock, reserve: BufMut) -> Checkpoint {
+        Checkpoint {
+            superblock,
+            dropped_slots: Vec::new(),
+            completed: 0,
+            too_large: false,
+            phase: Phase::Idle,
+            in_flight: 0,
+            reserve: Some(reserve),
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+}
+
+impl Store {
+    /// Starts a checkpoint now, unless one is under way.
+    pub fn start_checkpoint(&mut self) {
+        if !self.checkpoint.is_idle() || self.failed.is_some() {
+            return;
+        }
+        let (tail, tail_crc) = self.log.head();
+        let states = self.replicas.iter().map(|(&id, r)| (id, directory::encode_state(id, r)));
+        let states: Vec<_> = states.collect();
+        let bytes = directory::size_max(&states, self.pages);
+        if bytes > self.layout.directory_bytes {
+            if !std::mem::replace(&mut self.checkpoint.too_large, true) {
+                tracing::error!(
+                    bytes,
+                    "no checkpoint: too many entries wait for their commit; \
+                     are the other replicas of this shard's copysets up?"
+                );
+            }
+            return;
+        }
+        self.checkpoint.too_large = false;
+        let mut queue = VecDeque::new();
+        for (&id, replica) in &self.replicas {
+            let dirty = replica.map.iter().filter(|(_, page)| page.dirty);
+            queue.extend(dirty.map(|(key, _)| (id, key)));
+        }
+        let captured = self.log.next_seq() - 1;
+        let old_slots = Vec::new();
+        let pages = Pages { tail, tail_crc, captured, states, queue, old_slots };
+        self.checkpoint.phase = Phase::Pages(pages);
+    }
+
+    /// Goes on with the checkpoint under way, or starts one when the log is half full.
+    pub(crate) fn advance_checkpoint(&mut self) {
+        if self.checkpoint.is_idle() && self.log.used() > self.layout.log_bytes / CHECKPOINT_AT {
+            self.start_checkpoint();
+        }
+        loop {
+            let phase = std::mem::replace(&mut self.checkpoint.phase, Phase::Idle);
+            let (phase, again) = self.step(phase);
+            self.checkpoint.phase = phase;
+            if !again {
+                break;
+            }
+        }
+    }
+
+    /// One step of the checkpoint; true when the next can follow at once.
+    fn step(&mut self, phase: Phase) -> (Phase, bool) {
+        let quiet = self.checkpoint.in_flight == 0;
+        match phase {
+            Phase::Idle => (Phase::Idle, false),
+            Phase::Pages(mut pages) => {
+                self.write_pages(&mut pages);
+                let done = pages.queue.is_empty()
+                    && self.checkpoint.in_flight == 0
+                    && self.log.persisted_seq() >= pages.captured;
+                if !done {
+                    return (Phase::Pages(pages), false);
+                }
+                (Phase::Directory(self.build_directory(pages)), true)
+            }
+            Phase::Directory(mut writing) => {
+                if !self.write_directory(&mut writing) || self.checkpoint.in_flight > 0 {
+                    return (Phase::Directory(writing), false);
+                }
+                self.flush_checkpoint();
+                (Phase::FlushDirectory(writing.ending), false)
+            }
+            Phase::FlushDirectory(ending) if quiet => {
+                let bytes = ending.superblock.encode();
+                let addr = self.layout.superblock[ending.superblock.slot()];
+                if self.write_checkpoint(addr, &bytes) {
+                    return (Phase::Superblock(ending), false);
+                }
+                (Phase::FlushDirectory(ending), false)
+            }
+            Phase::Superblock(ending) if quiet => {
+                self.flush_checkpoint();
+                (Phase::FlushSuperblock(ending), false)
+            }
+            Phase::FlushSuperblock(ending) if quiet => {
+                self.log.cut(ending.superblock.tail);
+                ending.old_slots.into_iter().for_each(|slot| self.slots.give(slot));
+                self.checkpoint.superblock = ending.superblock;
+                self.checkpoint.completed += 1;
+                (Phase::Idle, false)
+            }
+            waiting => (waiting, false),
+        }
+    }
+
+    pub(crate) fn checkpoint_step_done(&mut self) {
+        self.checkpoint.in_flight -= 1;
+        if self.checkpoint.reserve.is_none() {
+            self.checkpoint.reserve = self.pool.alloc(DIRECTORY_WRITE_BYTES);
+        }
+    }
+
+    fn write_pages(&mut self, pages: &mut Pages) {
+        let mut bytes = Vec::new();
+        while self.checkpoint.in_flight < CHECKPOINT_PAGES_IN_FLIGHT {
+            let Some(&(id, key)) = pages.queue.front() else { break };
+            let replica = self.replicas.get_mut(&id);
+            let Some(page) = replica.and_then(|r| r.map.page_mut(key)) else {
+                pages.queue.pop_front(); // dropped meanwhile
+                continue;
+            };
+            page.encode(self.region, id, key, &mut bytes);
+            let (slot, _) = self.slots.take_run(1).expect("half of the slots are kept free");
+            let addr = self.layout.slot_addr(slot);
+            if !self.write_checkpoint(addr, &bytes) {
+                self.slots.give(slot);
+                break;
+            }
+            self.written.map_bytes += PAGE_BYTES as u64;
+            self.written.directory_bytes -= PAGE_BYTES as u64;
+            let page = self.replicas.get_mut(&id).and_then(|r| r.map.page_mut(key));
+            let page = page.expect("looked up above");
+            page.dirty = false;
+            pages.old_slots.extend(page.slot.replace(slot));
+            pages.queue.pop_front();
+        }
+    }
+
+    fn build_directory(&mut self, pages: Pages) -> Writing {
+        let Pages { tail, tail_crc, states, mut old_slots, .. } = pages;
+        let states = states
+            .into_iter()
+            .filter_map(|(id, state)| Some((id, state, self.replicas.get(&id)?.applied.index)));
+        let states: Vec<(CopysetId, Vec<u8>, Index)> = states.collect();
+        let mut places: Vec<PagePlace> = Vec::new();
+        for &(id, _, _) in &states {
+            let pages = self.replicas[&id].map.iter();
+            places.extend(pages.filter_map(|(key, page)| Some((id, key, page.slot?))));
+        }
+        let mut bytes = directory::encode(self.region, &states, &places);
+        let crc = crc32c::crc32c(&bytes);
+        let len = bytes.len() as u64;
+        bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES), 0);
+        assert!(bytes.len() as u64 <= self.layout.directory_bytes, "checked at the start");
+        old_slots.append(&mut self.checkpoint.dropped_slots);
+        let before = self.checkpoint.superblock;
+        let area = before.directory.map_or(0, |d| 1 - d.area);
+        let superblock = Superblock {
+            generation: before.generation + 1,
+            tail,
+            tail_crc,
+            persisted: self.log.persisted(),
+            directory: Some(Directory { area, bytes: len, crc }),
+            ..before
+        };
+        Writing { bytes, at: 0, ending: Ending { superblock, old_slots } }
+    }
+
+    /// Starts writes of the directory; true when all were started.
+    fn write_directory(&mut self, writing: &mut Writing) -> bool {
+        let area = writing.ending.superblock.directory.expect("just made").area;
+        let start = self.layout.directory[usize::from(area)];
+        while writing.at < writing.bytes.len() {
+            let end = (writing.at + DIRECTORY_WRITE_BYTES).min(writing.bytes.len());
+            let addr = start + writing.at as u64;
+            let full = self.checkpoint.in_flight >= CHECKPOINT_PAGES_IN_FLIGHT;
+            if full || !self.write_checkpoint(addr, &writing.bytes[writing.at..end]) {
+                return false;
+            }
+            writing.at = end;
+        }
+        true
+    }
+
+    fn flush_checkpoint(&mut self) {
+        // Even where nothing is volatile: it costs nothing there, and keeps the order plain.
+        let id = self.op(Kind::Checkpoint);
+        self.checkpoint.in_flight += 1;
+        self.written.flushes += 1;
+        self.out.push(DiskOp::Flush { id });
+    }
+
+    /// Starts a write of the checkpoint; false when there is no memory for it now.
+    fn write_checkpoint(&mut self, addr: u64, bytes: &[u8]) -> bool {
+        let memory = self.pool.alloc(bytes.len()).or_else(|| {
+            let mut memory = self.checkpoint.reserve.take()?;
+            memory.truncate(bytes.len());
+            Some(memory)
+        });
+        let Some(mut memory) = memory else { return false };
+        memory.copy_from_slice(bytes);
+        let buf: Buf = memory.freeze();
+        let id = self.op(Kind::Checkpoint);
+        self.checkpoint.in_flight += 1;
+        self.written.directory_bytes += bytes.len() as u64;
+        self.out.push(DiskOp::Write { id, addr, bufs: vec![buf] });
+        true
+    }
+}

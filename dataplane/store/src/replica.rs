@@ -1,0 +1,190 @@
+//! One replica in memory: its retained log, its map, its fences.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ogive_buf::Buf;
+use ogive_types::message::Op;
+use ogive_types::{ChunkId, Epoch, Index, LogPos, ShardAddr, Term, VolumeId};
+
+use crate::map::{Map, Mapping};
+use crate::record::Extent;
+
+/// What a replica must not forget between two votes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardState {
+    /// The newest term that it answered in.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub voted_for: Option<ShardAddr>,
+}
+
+/// An entry of the retained log.
+#[derive(Clone, Debug)]
+pub struct LogEntry {
+    /// Term in which it was proposed.
+    pub term: Term,
+    /// What it does.
+    pub op: Op,
+    /// The data of a write, while it is kept in memory.
+    pub payload: Option<Buf>,
+    pub(crate) extents: Vec<Extent>,
+    /// Map pages that were promised to it.
+    pub(crate) pages_reserved: usize,
+}
+
+impl LogEntry {
+    /// Device blocks with their block numbers in the chunk, of a write.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = (u16, u32)> + '_ {
+        let start = match &self.op {
+            Op::Write { range, .. } => range.start(),
+            _ => 0,
+        };
+        (start..).zip(self.extents.iter().flat_map(|e| e.iter()))
+    }
+}
+
+/// State of a replica, as the layers above see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaState {
+    /// All members of the copyset, as at its creation; the first is the preferred leader.
+    pub members: Vec<ShardAddr>,
+    /// Newest hard state, saved or being saved.
+    pub hard: HardState,
+    /// First retained entry, or the one to come when none is.
+    pub first: Index,
+    /// Position of the last entry.
+    pub last: LogPos,
+    /// What the map shows.
+    pub applied: LogPos,
+    /// Everything up to here is on stable storage.
+    pub persisted: Index,
+}
+
+pub(crate) struct Replica {
+    pub(crate) members: Vec<ShardAddr>,
+    pub(crate) hard: HardState,
+    pub(crate) entries: VecDeque<LogEntry>,
+    /// Position before the first retained entry.
+    pub(crate) prev: LogPos,
+    pub(crate) applied: LogPos,
+    pub(crate) persisted: Index,
+    pub(crate) fences: BTreeMap<VolumeId, Epoch>,
+    pub(crate) map: Map,
+    /// Blocks of truncated entries; free once the record of what replaces them is persisted.
+    pub(crate) truncated: Vec<u32>,
+}
+
+/// Blocks that an entry replaced, with their former mappings.
+pub(crate) type Replaced = Vec<(ChunkId, u16, Mapping)>;
+
+impl Replica {
+    pub(crate) fn new(members: Vec<ShardAddr>) -> Replica {
+        Replica {
+            members,
+            hard: HardState::default(),
+            entries: VecDeque::new(),
+            prev: LogPos::default(),
+            applied: LogPos::default(),
+            persisted: Index(0),
+            fences: BTreeMap::new(),
+            map: Map::default(),
+            truncated: Vec::new(),
+        }
+    }
+
+    pub(crate) fn first(&self) -> Index {
+        self.prev.index.next()
+    }
+
+    pub(crate) fn last(&self) -> LogPos {
+        match self.entries.back() {
+            Some(entry) => {
+                let index = Index(self.prev.index.0 + self.entries.len() as u64);
+                LogPos { term: entry.term, index }
+            }
+            None => self.prev,
+        }
+    }
+
+    pub(crate) fn entry(&self, index: Index) -> Option<&LogEntry> {
+        let at = index.0.checked_sub(self.first().0)?;
+        self.entries.get(usize::try_from(at).ok()?)
+    }
+
+    pub(crate) fn entry_mut(&mut self, index: Index) -> Option<&mut LogEntry> {
+        let at = index.0.checked_sub(self.first().0)?;
+        self.entries.get_mut(usize::try_from(at).ok()?)
+    }
+
+    pub(crate) fn term_at(&self, index: Index) -> Option<Term> {
+        if index == self.prev.index {
+            return Some(self.prev.term);
+        }
+        self.entry(index).map(|entry| entry.term)
+    }
+
+    /// The position of an index that is retained, or just before.
+    pub(crate) fn pos(&self, index: Index) -> LogPos {
+        LogPos { term: self.term_at(index).expect("retained"), index }
+    }
+
+    /// Makes the next entry show. Adds the blocks that it replaced, and the slots of map pages that are gone.
+    pub(crate) fn apply(&mut self, index: Index, replaced: &mut Replaced, slots: &mut Vec<u32>) {
+        assert_eq!(index, self.applied.index.next(), "entries are applied in order");
+        let at = (index.0 - self.first().0) as usize;
+        let entry = self.entries.get(at).expect("entries stay until they are applied");
+        let map = &mut self.map;
+        let mut set = |chunk: ChunkId, block: u16, new: Mapping| {
+            replaced.extend(map.set(chunk, block, new).map(|old| (chunk, block, old)));
+        };
+        match &entry.op {
+            Op::Noop => {}
+            Op::Write { chunk, sums, .. } => {
+                for ((block, place), &sum) in entry.blocks().zip(sums) {
+                    set(*chunk, block, Mapping::stored(place, sum, index));
+                }
+            }
+            Op::Trim { chunk, range } => {
+                range.iter().for_each(|block| set(*chunk, block, Mapping::trimmed(index)));
+            }
+            Op::Fence { volume, epoch } => fence(&mut self.fences, *volume, *epoch),
+            Op::DropVolume { volume } => {
+                fence(&mut self.fences, *volume, Epoch(u64::MAX));
+                for chunk in map.chunks_of(*volume) {
+                    let (blocks, gone) = map.remove(chunk);
+                    replaced.extend(blocks.into_iter().map(|(block, old)| (chunk, block, old)));
+                    slots.extend(gone);
+                }
+            }
+        }
+        self.applied = LogPos { term: entry.term, index };
+    }
+
+    pub(crate) fn state(&self) -> ReplicaState {
+        ReplicaState {
+            members: self.members.clone(),
+            hard: self.hard,
+            first: self.first(),
+            last: self.last(),
+            applied: self.applied,
+            persisted: self.persisted,
+        }
+    }
+
+    /// Runs of equal terms in the retained log: first index and term of each.
+    pub(crate) fn terms(&self) -> Vec<(Index, Term)> {
+        let mut runs: Vec<(Index, Term)> = Vec::new();
+        for (entry, index) in self.entries.iter().zip(self.first().0..) {
+            if runs.last().is_none_or(|&(_, term)| term != entry.term) {
+                runs.push((Index(index), entry.term));
+            }
+        }
+        runs
+    }
+}
+
+/// Raises the epoch of a volume; it never falls.
+pub(crate) fn fence(fences: &mut BTreeMap<VolumeId, Epoch>, volume: VolumeId, epoch: Epoch) {
+    let newest = fences.entry(volume).or_default();
+    *newest = (*newest).max(epoch);
+}
