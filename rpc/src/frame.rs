@@ -51,8 +51,7 @@ const SUM_AT: usize = 44;
 const RESERVED: std::ops::Range<usize> = 32..SUM_AT;
 
 const _: () = assert!(SUM_AT + 4 == HEADER_BYTES);
-const _: () =
-    assert!(BODY_BYTES_MAX <= u32::MAX as usize && PAYLOAD_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(BODY_BYTES_MAX + PAYLOAD_BYTES_MAX <= u32::MAX as usize);
 
 /// A header that passed all checks, or one to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -139,9 +139,8 @@ impl Shared {
     /// Joins pairs of free places that one place of the next class was split into.
     fn merge(&mut self, class: usize) {
         let per_arena = (ARENA_BYTES / ALIGN) >> class;
-        let number = |p: &Place| {
-            p.arena.0 as usize * per_arena + p.offset as usize / (ALIGN << class)
-        };
+        let number =
+            |p: &Place| p.arena.0 as usize * per_arena + p.offset as usize / (ALIGN << class);
         let mut is_free = vec![false; self.arenas.len() * per_arena];
         for place in &self.free[class] {
             is_free[number(place)] = true;
@@ -237,7 +236,11 @@ pub struct Buf {
 impl Buf {
     /// The part `range` of this view, in bytes. Panics when it does not lie inside.
     pub fn slice(&self, range: Range<usize>) -> Buf {
-        assert!(range.start <= range.end && range.end <= self.len(), "slice {range:?} of {}", self.len());
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "slice {range:?} of {}",
+            self.len()
+        );
         let start = self.range.start + range.start as u32;
         Buf { block: Rc::clone(&self.block), range: start..start + range.len() as u32 }
     }
@@ -252,7 +255,8 @@ impl Deref for Buf {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        let (start, len) = (self.range.start as usize, (self.range.end - self.range.start) as usize);
+        let (start, len) =
+            (self.range.start as usize, (self.range.end - self.range.start) as usize);
         // SAFETY: the range lies inside the initialised block, which nobody can write to once it is frozen.
         unsafe { std::slice::from_raw_parts(self.block.start.as_ptr().add(start), len) }
     }
@@ -286,7 +290,7 @@ mod tests {
         let sizes = [0, 1, 4096, 4097, 65536, 1 << 20, MAX_BUF_BYTES];
         let bufs: Vec<_> = sizes.iter().filter_map(|&n| pool.alloc(n)).collect();
         assert_eq!(bufs.len(), sizes.len());
-        assert!(bufs.iter().all(|b| b.as_ptr() as usize % ALIGN == 0));
+        assert!(bufs.iter().all(|b| (b.as_ptr() as usize).is_multiple_of(ALIGN)));
         assert!(pool.alloc(MAX_BUF_BYTES).is_none(), "the limit holds");
         assert!(pool.alloc(MAX_BUF_BYTES + 1).is_none());
         drop(bufs);
@@ -320,7 +324,7 @@ mod tests {
         for i in 0..2000usize {
             if i % 3 == 2 {
                 live.swap_remove(i * 7 % live.len());
-            } else if let Some(mut b) = pool.alloc((i * 977) % 20_000 << (i % 7)) {
+            } else if let Some(mut b) = pool.alloc(((i * 977) % 20_000) << (i % 7)) {
                 b.fill(i as u8);
                 live.push((i as u8, b));
             }

@@ -65,7 +65,7 @@ fn an_exhausted_pool_makes_peers_wait_and_loses_nothing() {
     let mut client = End::client();
     let conns: Vec<_> = (0..3).map(|_| pair(&mut client, &mut server, Time(1)).0).collect();
     let hog = pool.alloc(4 << 20).unwrap();
-    let size_of = |id: u64| if id % 7 == 0 { 1 << 20 } else { 5000 };
+    let size_of = |id: u64| if id.is_multiple_of(7) { 1 << 20 } else { 5000 };
     for id in 0..60 {
         client.send(conns[id as usize % 3], id, false, size_of(id), Time(1));
     }

@@ -69,7 +69,7 @@ impl Stage {
     }
 
     /// Sends `bytes`, and expects to be thrown out with `words` in the reason.
-    fn is_thrown_out(mut self, bytes: &[u8], words: &str) {
+    fn thrown_out(mut self, bytes: &[u8], words: &str) {
         let _ = self.raw.write_all(bytes);
         let (_, text) = self.until_closed(seconds(1));
         assert!(text.contains(words), "`{text}` does not say `{words}`");
@@ -105,8 +105,8 @@ fn forged(kind: u8, body_bytes: u32, payload_bytes: u32) -> Vec<u8> {
 
 #[test]
 fn wrong_magic() {
-    Stage::new().is_thrown_out(b"GET / HTTP/1.1\r\n\r\n", "OGV1");
-    Stage::greeted().is_thrown_out(&[0xff; 4096], "OGV1");
+    Stage::new().thrown_out(b"GET / HTTP/1.1\r\n\r\n", "OGV1");
+    Stage::greeted().thrown_out(&[0xff; 4096], "OGV1");
 }
 
 #[test]
@@ -123,33 +123,33 @@ fn unknown_version() {
 
 #[test]
 fn huge_lengths() {
-    Stage::new().is_thrown_out(&forged(KIND_HELLO, u32::MAX, 0), "body of 4294967295 bytes");
-    Stage::new().is_thrown_out(&forged(KIND_HELLO, 5000, 0), "at most 4096");
-    Stage::greeted().is_thrown_out(&forged(KIND, u32::MAX, 0), "body of 4294967295 bytes");
-    Stage::greeted().is_thrown_out(&forged(KIND, 0, u32::MAX), "payload of 4294967295 bytes");
-    Stage::greeted().is_thrown_out(&forged(KIND, 0, (1 << 20) + 1), "at most 1048576");
+    Stage::new().thrown_out(&forged(KIND_HELLO, u32::MAX, 0), "body of 4294967295 bytes");
+    Stage::new().thrown_out(&forged(KIND_HELLO, 5000, 0), "at most 4096");
+    Stage::greeted().thrown_out(&forged(KIND, u32::MAX, 0), "body of 4294967295 bytes");
+    Stage::greeted().thrown_out(&forged(KIND, 0, u32::MAX), "payload of 4294967295 bytes");
+    Stage::greeted().thrown_out(&forged(KIND, 0, (1 << 20) + 1), "at most 1048576");
 }
 
 #[test]
 fn bad_checksums() {
     let mut header = forged(KIND, 0, 0);
     header[8] ^= 1;
-    Stage::greeted().is_thrown_out(&header, "header fails");
+    Stage::greeted().thrown_out(&header, "header fails");
     let mut body = control(KIND, b"body");
     *body.last_mut().unwrap() ^= 1;
-    Stage::greeted().is_thrown_out(&body, "body fails");
+    Stage::greeted().thrown_out(&body, "body fails");
 }
 
 #[test]
 fn unknown_kinds_and_frames_out_of_turn() {
-    Stage::new().is_thrown_out(&control(KIND_UPPER_MIN - 1, b""), "unknown kind 15");
-    Stage::greeted().is_thrown_out(&control(3, b""), "unknown kind 3");
-    Stage::new().is_thrown_out(&control(KIND, b""), "out of turn");
-    Stage::new().is_thrown_out(&control(KIND_PING, b""), "out of turn");
+    Stage::new().thrown_out(&control(KIND_UPPER_MIN - 1, b""), "unknown kind 15");
+    Stage::greeted().thrown_out(&control(3, b""), "unknown kind 3");
+    Stage::new().thrown_out(&control(KIND, b""), "out of turn");
+    Stage::new().thrown_out(&control(KIND_PING, b""), "out of turn");
     let hello = control(KIND_HELLO, &client_hello().encode());
-    Stage::greeted().is_thrown_out(&hello, "out of turn");
-    Stage::new().is_thrown_out(&[hello.clone(), hello].concat(), "out of turn");
-    Stage::new().is_thrown_out(&control(KIND_HELLO, b"nonsense"), "HELLO");
+    Stage::greeted().thrown_out(&hello, "out of turn");
+    Stage::new().thrown_out(&[hello.clone(), hello].concat(), "out of turn");
+    Stage::new().thrown_out(&control(KIND_HELLO, b"nonsense"), "HELLO");
 }
 
 #[test]

@@ -233,10 +233,8 @@ impl Conn {
         while !self.queue.is_empty() {
             let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
             let (count, bytes) = self.queue.gather(&mut slices);
-            let mut control = SendAncillaryBuffer::default();
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             stats.writes += 1;
-            match rustix::net::sendmsg(&self.socket, &slices[..count], &mut control, flags) {
+            match send(&self.socket, &slices[..count]) {
                 Ok(n) => {
                     self.last_sent = now;
                     stats.bytes_sent += n as u64;
@@ -273,6 +271,15 @@ impl From<FrameError> for CloseReason {
             FrameError::Version { .. } => CloseReason::Refused(error.to_string()),
             _ => CloseReason::Protocol(error.to_string()),
         }
+    }
+}
+
+/// One system call; the simpler one when one slice is all.
+fn send(socket: &Socket, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    match slices {
+        [one] => rustix::net::send(socket, one, flags),
+        many => rustix::net::sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The epoll descriptor of a transport, level-triggered (see `design/0002-tcp-polling.md`).
+//! The epoll descriptor of a transport, level-triggered (see `rpc/design/0001-tcp-polling.md`).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};

@@ -3,7 +3,7 @@
 //! An owner that spins spends one system call to learn that a socket is ready and one to read it.
 //! While one connection brings everything that arrives, the first call is saved by reading that
 //! one directly. Every [`DIRECT_MAX`]th poll asks epoll all the same, so that the others wait for a
-//! few polls at most (figures: `design/0002-tcp-polling.md`).
+//! few polls at most (figures: `rpc/design/0001-tcp-polling.md`).
 
 use crate::transport::ConnId;
 

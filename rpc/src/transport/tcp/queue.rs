@@ -9,6 +9,9 @@ use ogive_buf::Buf;
 use crate::frame::{HEADER_BYTES, Header};
 use crate::transport::Outgoing;
 
+/// Bodies up to this are copied behind their header: cheaper than another slice for the kernel.
+const JOINED_BODY_BYTES: usize = 512;
+
 /// Frames of one connection that are not, or not fully, handed to the kernel.
 #[derive(Debug, Default)]
 pub(super) struct SendQueue {
@@ -21,7 +24,9 @@ pub(super) struct SendQueue {
 
 #[derive(Debug)]
 struct Queued {
-    header: [u8; HEADER_BYTES],
+    /// The header, and behind it a short body.
+    head: Vec<u8>,
+    /// A body that is too long to be copied behind the header.
     body: Vec<u8>,
     payload: Vec<Buf>,
     bytes: usize,
@@ -45,10 +50,16 @@ impl SendQueue {
         self.append(Header::new(kind, &body, 0), body, Vec::new());
     }
 
-    fn append(&mut self, header: Header, body: Vec<u8>, payload: Vec<Buf>) {
+    fn append(&mut self, header: Header, mut body: Vec<u8>, payload: Vec<Buf>) {
         let bytes = HEADER_BYTES + body.len() + header.payload_bytes as usize;
         self.bytes += bytes;
-        self.frames.push_back(Queued { header: header.encode(), body, payload, bytes });
+        let joined = if body.len() <= JOINED_BODY_BYTES { body.len() } else { 0 };
+        let mut head = Vec::with_capacity(HEADER_BYTES + joined);
+        head.extend_from_slice(&header.encode());
+        if joined > 0 {
+            head.append(&mut body);
+        }
+        self.frames.push_back(Queued { head, body, payload, bytes });
     }
 
     /// Bytes that wait.
@@ -113,7 +124,7 @@ impl SendQueue {
 
 impl Queued {
     fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        let head = [self.header.as_slice(), self.body.as_slice()];
+        let head = [self.head.as_slice(), self.body.as_slice()];
         head.into_iter().chain(self.payload.iter().map(|buf| &buf[..]))
     }
 }

@@ -49,7 +49,7 @@ proptest! {
     #[test]
     fn the_stream_is_whole_wherever_the_kernel_stops(
         frames in prop::collection::vec(
-            (0..50usize, prop::collection::vec(0..3000usize, 0..4)), 1..8),
+            (0..2 * JOINED_BODY_BYTES, prop::collection::vec(0..3000usize, 0..4)), 1..8),
         takes in prop::collection::vec(0..4000usize, 1..30),
         width in 1..8usize,
     ) {
