@@ -7,13 +7,14 @@
 //!
 //! | role | event | commit becomes |
 //! |---|---|---|
-//! | follower | append or heartbeat | what the leader says, at most what is known to match and is persisted |
+//! | follower | append or heartbeat | the leader's, as far as it matches and is persisted |
 //! | follower | persisted | as above |
-//! | leader | persisted, answer | the largest index that a majority persisted, if its term is the leader's |
+//! | leader | persisted, answer | what a majority persisted, if of its own term |
 //! | any | elected | everything known to be committed |
 //!
-//! A leader counts only entries of its own term (Ongaro's thesis, 3.6.2): copies of an older entry on a
-//! majority do not keep a later leader from replacing it. All entries from the leader's no-op on are its own.
+//! A leader counts only entries of its own term (Ongaro's thesis, 3.6.2): copies of an older entry
+//! on a majority do not keep a later leader from replacing it. All entries from the leader's no-op
+//! on are its own.
 
 use ogive_types::{Index, Time};
 
@@ -58,8 +59,8 @@ impl Copyset {
 
     /// The store has the entries up to `upto`, which it was given in this order, on stable storage.
     ///
-    /// Reports about entries that were truncated since they were given to the store must not reach this: an
-    /// entry of the same index may have taken their place.
+    /// Reports about entries that were truncated since they were given to the store must not reach
+    /// this: an entry of the same index may have taken their place.
     pub fn persisted(&mut self, upto: Index, out: &mut Vec<Effect>) {
         assert!(upto <= self.log.last().index, "only entries that were appended are persisted");
         if upto <= self.persisted {
@@ -90,10 +91,10 @@ impl Copyset {
         self.log.release(upto);
     }
 
-    /// Leader: everything up to here is persisted by all members and applied here, so nobody needs it from
-    /// the log. A follower knows this of nobody: there it is the position before the first entry. The shard
-    /// may release more (a member that is down must not fill the log); that member is then caught up by
-    /// [`Effect::NeedDelta`].
+    /// Leader: everything up to here is persisted by all members and applied here, so nobody needs
+    /// it from the log. A follower knows this of nobody: there it is the position before the first
+    /// entry. The shard may release more (a member that is down must not fill the log); that member
+    /// is then caught up by [`Effect::NeedDelta`].
     pub fn release_point(&self) -> Index {
         if self.role != Role::Leader {
             return self.log.prev().index;

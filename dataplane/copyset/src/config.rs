@@ -25,8 +25,8 @@ pub struct Config {
 
 /// Which member placement would like to lead, so that leaders spread evenly.
 ///
-/// The preferred member campaigns sooner than the others, and another leader hands over to it once it has
-/// caught up. It is a wish: whoever can lead does.
+/// The preferred member campaigns sooner than the others, and another leader hands over to it once
+/// it has caught up. It is a wish: whoever can lead does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Priority {
     /// The preferred leader; `None` when all are equal.
@@ -38,19 +38,22 @@ pub struct Priority {
 pub struct Timing {
     /// Between signs of life of an idle leader.
     pub heartbeat: Duration,
-    /// Silence after which a follower may campaign; each waits a random time from this to twice this. Also
-    /// how long it refuses to vote after it heard a leader, and how long a leader leads without a majority.
+    /// Silence after which a follower may campaign; each waits a random time from this to twice
+    /// this. Also how long it refuses to vote after it heard a leader, and how long a leader leads
+    /// without a majority.
     pub election: Duration,
-    /// Bound on the difference between the rates of any two replicas' clocks, in parts per million. Slewing
-    /// by NTP is limited to 500 on either side.
+    /// Bound on the difference between the rates of any two replicas' clocks, in parts per million.
+    /// Slewing by NTP is limited to 500 on either side.
     pub lease_drift_ppm: u32,
-    /// Taken off the lease: bound on the sum of how old `now` may be in two calls, on leader and follower.
+    /// Taken off the lease: bound on the sum of how old `now` may be in two calls, on leader and
+    /// follower.
     pub lease_margin: Duration,
     /// First pause after a follower refused or a request to it was lost; doubles up to `heartbeat`.
     pub retry: Duration,
     /// Requests without an answer for this long, with the follower alive, are taken for lost.
     pub stall: Duration,
-    /// How long a leader leads before it hands over to the preferred one, and between such attempts.
+    /// How long a leader leads before it hands over to the preferred one, and between such
+    /// attempts.
     pub handover_after: Duration,
     /// Appends in flight to one follower.
     pub inflight_max: usize,
@@ -81,8 +84,8 @@ impl Default for Timing {
 impl Timing {
     /// How long a lease lasts from the moment that its round was sent, on the leader's clock.
     ///
-    /// A follower that heard the round refuses votes for `election` on its own clock, which is at least
-    /// `election * (1 - drift)` on the leader's.
+    /// A follower that heard the round refuses votes for `election` on its own clock, which is at
+    /// least `election * (1 - drift)` on the leader's.
     pub fn lease(&self) -> Duration {
         let drift = self.election * self.lease_drift_ppm / 1_000_000;
         self.election.saturating_sub(drift).saturating_sub(self.lease_margin)
@@ -98,8 +101,8 @@ impl Timing {
 }
 
 impl Config {
-    /// Panics when the configuration breaks a rule of its fields: it comes from our own control plane, and
-    /// a replica that runs with a wrong member list could lose data.
+    /// Panics when the configuration breaks a rule of its fields: it comes from our own control
+    /// plane, and a replica that runs with a wrong member list could lose data.
     pub(crate) fn check(&self) {
         assert!((1..=VOTERS_MAX).contains(&self.voters.len()), "1 to {VOTERS_MAX} voters");
         assert!(self.voters.contains(&self.id), "{} is a voter of {}", self.id, self.copyset);

@@ -76,8 +76,8 @@ impl Copyset {
         copyset
     }
 
-    /// A replica that never answered in any term has promised nothing and may campaign at once, and so may
-    /// one without peers. Every other waits: it no longer knows whose lease it confirmed.
+    /// A replica that never answered in any term has promised nothing and may campaign at once, and
+    /// so may one without peers. Every other waits: it no longer knows whose lease it confirmed.
     fn start_clocks(&mut self) {
         let election = self.config.timing.election;
         self.timeout = self.random_timeout();

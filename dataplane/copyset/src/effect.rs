@@ -19,7 +19,8 @@ pub struct HardState {
 /// What the store found when the replica started. All default for a new replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// As last reported by [`crate::Copyset::hard_state_persisted`], or a later one that was being saved.
+    /// As last reported by [`crate::Copyset::hard_state_persisted`], or a later one that was being
+    /// saved.
     pub hard: HardState,
     /// The terms of the entries behind `prev`, in order; empty for an empty log.
     pub terms: Vec<TermRun>,
@@ -46,8 +47,8 @@ pub struct AppendMeta<'a> {
     pub terms: &'a [Term],
 }
 
-/// What to do with an append. Its token is answered exactly once: by [`Appending::Refuse`] here, or by one
-/// [`Effect::AppendReply`], in this call's effects or later.
+/// What to do with an append. Its token is answered exactly once: by [`Appending::Refuse`] here, or
+/// by one [`Effect::AppendReply`], in this call's effects or later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Appending {
@@ -55,10 +56,10 @@ pub enum Appending {
     Refuse(AppendReply),
     /// Store nothing: the answer is an [`Effect::AppendReply`], which may have to wait.
     Deferred,
-    /// First drop the entries from `truncate_from` on, then append all but the first `skip` entries, then
-    /// report [`crate::Copyset::persisted`]; or, when the store refuses, call
-    /// [`crate::Copyset::on_append_failed`] before anything else of this copyset. Nothing to append when
-    /// `skip` is the number of entries; then nothing can fail.
+    /// First drop the entries from `truncate_from` on, then append all but the first `skip`
+    /// entries, then report [`crate::Copyset::persisted`]; or, when the store refuses, call
+    /// [`crate::Copyset::on_append_failed`] before anything else of this copyset. Nothing to append
+    /// when `skip` is the number of entries; then nothing can fail.
     Accept {
         /// Entries that the log holds already.
         skip: usize,
@@ -90,9 +91,9 @@ pub enum Effect {
     },
     /// Send the entries `from .. from + count` in an append; only a probe when `count` is 0.
     ///
-    /// The shard may send them as several appends, each with the position before its first entry as `prev`,
-    /// or send fewer and say so with [`crate::Copyset::replicate_cut`]. Every request must end in
-    /// [`crate::Copyset::on_append_reply`] or [`crate::Copyset::on_append_lost`].
+    /// The shard may send them as several appends, each with the position before its first entry as
+    /// `prev`, or send fewer and say so with [`crate::Copyset::replicate_cut`]. Every request must
+    /// end in [`crate::Copyset::on_append_reply`] or [`crate::Copyset::on_append_lost`].
     Replicate {
         /// The follower.
         to: ShardAddr,
@@ -133,13 +134,14 @@ pub enum Effect {
         term: Term,
     },
     /// This replica has become the leader: append a no-op at this position to the store, then call
-    /// [`crate::Copyset::replicate`]. It commits what earlier leaders left. The store keeps room for it.
+    /// [`crate::Copyset::replicate`]. It commits what earlier leaders left. The store keeps room
+    /// for it.
     AppendNoop(LogPos),
-    /// Everything up to here is committed. Apply it as far as [`crate::Copyset::applicable`] says: a leader
-    /// may know of a commit before its own store has the entries.
+    /// Everything up to here is committed. Apply it as far as [`crate::Copyset::applicable`] says:
+    /// a leader may know of a commit before its own store has the entries.
     Commit(Index),
-    /// The role, the term or the known leader changed. Whoever waits for a write on a replica that no longer
-    /// leads must be told that the outcome is unknown.
+    /// The role, the term or the known leader changed. Whoever waits for a write on a replica that
+    /// no longer leads must be told that the outcome is unknown.
     RoleChanged {
         /// What this replica is now.
         role: Role,
@@ -148,13 +150,13 @@ pub enum Effect {
         /// Whom it takes for the leader.
         leader: Option<ShardAddr>,
     },
-    /// The log no longer reaches back to what the follower lacks: send it the difference of the maps, then
-    /// call [`crate::Copyset::delta_done`] or [`crate::Copyset::delta_failed`].
+    /// The log no longer reaches back to what the follower lacks: send it the difference of the
+    /// maps, then call [`crate::Copyset::delta_done`] or [`crate::Copyset::delta_failed`].
     NeedDelta {
         /// The follower.
         to: ShardAddr,
-        /// The log of the follower is known to hold everything up to here, committed. It must check that it
-        /// has also applied that much. 0 when nothing is known: then all blocks are sent.
+        /// The log of the follower is known to hold everything up to here, committed. It must check
+        /// that it has also applied that much. 0 when nothing is known: then all blocks are sent.
         base: Index,
     },
     /// The leadership was confirmed: read once this much is applied.

@@ -16,12 +16,14 @@
 //! | Candidate | PreCandidate | Leader | Follower | Follower |
 //! | Leader | Follower when no majority answers | - | impossible | Follower |
 //!
-//! A vote is refused, and its term ignored, while the leader was heard within an election time-out, by a
-//! leader itself (check-quorum ends that), and for an election time-out after a restart, when the replica no
-//! longer knows whom it heard. The lease rests on this. Only an election that the leader asked for passes.
+//! A vote is refused, and its term ignored, while the leader was heard within an election time-out,
+//! by a leader itself (check-quorum ends that), and for an election time-out after a restart, when
+//! the replica no longer knows whom it heard. The lease rests on this. Only an election that the
+//! leader asked for passes.
 //!
-//! A candidate asks for votes only after its own vote is on stable storage. Otherwise it could crash, lose
-//! the unpersisted end of its log, campaign in the same term again and count votes given to the longer log.
+//! A candidate asks for votes only after its own vote is on stable storage. Otherwise it could
+//! crash, lose the unpersisted end of its log, campaign in the same term again and count votes
+//! given to the longer log.
 
 use ogive_types::message::{Vote, VoteReply};
 use ogive_types::{Index, ShardAddr, Term, Time};
@@ -65,7 +67,8 @@ impl Election {
 }
 
 impl Copyset {
-    /// A request for a vote arrived; [`Effect::VoteReply`] answers it, once what it promises is saved.
+    /// A request for a vote arrived; [`Effect::VoteReply`] answers it, once what it promises is
+    /// saved.
     pub fn on_vote(
         &mut self,
         from: ShardAddr,
@@ -249,8 +252,8 @@ impl Copyset {
         self.announce_role(out);
     }
 
-    /// Leader: gives up in the same term, because no majority answers or the shard asked for it (its device
-    /// failed, it shuts down). Does nothing on another replica.
+    /// Leader: gives up in the same term, because no majority answers or the shard asked for it
+    /// (its device failed, it shuts down). Does nothing on another replica.
     pub fn step_down(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.saw(now);
         if self.role == Role::Leader {
@@ -283,8 +286,9 @@ impl Copyset {
         out.push(Effect::RoleChanged { role, term, leader });
     }
 
-    /// From one to two election time-outs; the preferred replica draws from the first quarter of that span,
-    /// the others then from the rest, so that it usually is first and its absence costs little.
+    /// From one to two election time-outs; the preferred replica draws from the first quarter of
+    /// that span, the others then from the rest, so that it usually is first and its absence costs
+    /// little.
     pub(crate) fn random_timeout(&mut self) -> std::time::Duration {
         let election = self.config.timing.election;
         let (low, high) = match self.config.priority.preferred {

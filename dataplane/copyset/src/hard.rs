@@ -9,7 +9,8 @@
 //! | answer | leaves at once | is parked |
 //! | persisted | parked answers that it covers leave, in order | stay |
 //!
-//! Within a term the vote goes from nobody to somebody once, so states are ordered by (term, voted).
+//! Within a term the vote goes from nobody to somebody once, so states are ordered by (term,
+//! voted).
 
 use ogive_types::Term;
 
@@ -30,8 +31,9 @@ fn rank(state: &HardState) -> (Term, bool) {
 }
 
 impl Hard {
-    /// A log can hold entries of a newer term than the state: both were being saved when the replica
-    /// stopped. It accepted them from that term's leader, so it takes over the term, with no vote in it.
+    /// A log can hold entries of a newer term than the state: both were being saved when the
+    /// replica stopped. It accepted them from that term's leader, so it takes over the term, with
+    /// no vote in it.
     pub(crate) fn restore(saved: HardState, log_term: Term) -> Hard {
         let newer = HardState { term: log_term, voted_for: None };
         let current = if log_term > saved.term { newer } else { saved };

@@ -73,8 +73,9 @@ impl Copyset {
         self.broadcast_heartbeat(out);
     }
 
-    /// Leader: takes the position of the caller's next entry. The caller appends it to its store, having
-    /// reserved the space, and then calls [`Copyset::replicate`], once for any number of proposals.
+    /// Leader: takes the position of the caller's next entry. The caller appends it to its store,
+    /// having reserved the space, and then calls [`Copyset::replicate`], once for any number of
+    /// proposals.
     ///
     /// # Errors
     ///
@@ -100,8 +101,8 @@ impl Copyset {
         }
     }
 
-    /// Leader: of the entries offered to `to` by the last [`Effect::Replicate`]s, only those up to `last`
-    /// were sent (for want of credits or buffers). The rest is offered again by the next
+    /// Leader: of the entries offered to `to` by the last [`Effect::Replicate`]s, only those up to
+    /// `last` were sent (for want of credits or buffers). The rest is offered again by the next
     /// [`Copyset::replicate`]; offers to `to` that the shard has not looked at yet are void.
     pub fn replicate_cut(&mut self, to: ShardAddr, last: Index) {
         if let Some(at) = self.follower(to).filter(|_| self.role == Role::Leader) {
@@ -145,8 +146,8 @@ impl Copyset {
         }
     }
 
-    /// An append to `from` will not be answered: the connection died or the request timed out. Reported for
-    /// each of them; one after the other costs nothing more.
+    /// An append to `from` will not be answered: the connection died or the request timed out.
+    /// Reported for each of them; one after the other costs nothing more.
     pub fn on_append_lost(&mut self, from: ShardAddr, _out: &mut Vec<Effect>) {
         if let Some(at) = self.follower(from).filter(|_| self.role == Role::Leader) {
             self.lead.followers[at].lost(&self.config.timing, self.now);
@@ -223,8 +224,8 @@ impl Copyset {
         out.push(Effect::Heartbeat { to: follower.addr, heartbeat });
     }
 
-    /// The follower whose answer of `term` this is; steps down when the term is newer, and ignores answers
-    /// of older terms.
+    /// The follower whose answer of `term` this is; steps down when the term is newer, and ignores
+    /// answers of older terms.
     fn current_follower(
         &mut self,
         from: ShardAddr,

@@ -5,18 +5,21 @@
 //! follower's clock      h: heard ─────────────────────── h + election: may vote again
 //! ```
 //!
-//! Every message of the leader carries `sent`, its own clock, and every answer echoes it. A follower that
-//! heard the leader at `h >= s` refuses votes and pre-votes until `h + election` on its own clock. So as long
-//! as a majority answered messages sent at `s` or later, no other leader can be elected before
-//! `s + election`, measured by the slowest clock. The leader stops `lease_drift_ppm` and `lease_margin`
-//! earlier ([`crate::Timing::lease`]). Assumed: rates of clocks differ by no more than `lease_drift_ppm`.
+//! Every message of the leader carries `sent`, its own clock, and every answer echoes it. A
+//! follower that heard the leader at `h >= s` refuses votes and pre-votes until `h + election` on
+//! its own clock. So as long as a majority answered messages sent at `s` or later, no other leader
+//! can be elected before `s + election`, measured by the slowest clock. The leader stops
+//! `lease_drift_ppm` and `lease_margin` earlier ([`crate::Timing::lease`]). Assumed: rates of
+//! clocks differ by no more than `lease_drift_ppm`.
 //!
 //! | event | effect on the lease |
 //! |---|---|
 //! | answer in this term | the majority's newest `sent` may move on |
-//! | TimeoutNow sent | gone for the rest of the term: the vote that it allows ignores stickiness, and may come late |
+//! | TimeoutNow sent | gone for the rest of the term, see below |
 //! | elected, deposed | none |
 //! | no majority for `election` | the leader steps down |
+//!
+//! The votes that TimeoutNow allows ignore stickiness, and it may arrive late.
 
 use ogive_types::{ShardAddr, Time};
 
@@ -54,7 +57,8 @@ impl Copyset {
         !forfeited && acked.is_some_and(|sent| now < sent + self.config.timing.lease())
     }
 
-    /// Whether a read may be served from here: reads see what is applied once that reaches `commit`.
+    /// Whether a read may be served from here: reads see what is applied once that reaches
+    /// `commit`.
     ///
     /// `now` must not be older than the read's arrival by more than the margin of the lease.
     ///

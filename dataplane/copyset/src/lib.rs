@@ -1,10 +1,10 @@
 //! The replication state machine of one copyset: Raft over indexes, without I/O.
 //!
-//! [`Copyset`] decides and its owner, the shard, does: every event is a method call, and what must happen
-//! is appended to a list of [`Effect`]s, to be executed in order. The core never sees data. It knows the
-//! shape of the log (which term each index has) and who holds how much of it; the entries and their blocks
-//! lie in the shard's store. No clock, no socket, no randomness but a seed: the same calls give the same
-//! effects.
+//! [`Copyset`] decides and its owner, the shard, does: every event is a method call, and what must
+//! happen is appended to a list of [`Effect`]s, to be executed in order. The core never sees data.
+//! It knows the shape of the log (which term each index has) and who holds how much of it; the
+//! entries and their blocks lie in the shard's store. No clock, no socket, no randomness but a
+//! seed: the same calls give the same effects.
 //!
 //! | file | state machine or part |
 //! |---|---|
@@ -20,11 +20,12 @@
 //! | `hard.rs` | term and vote on stable storage before any answer that depends on them |
 //! | `terms.rs` | the shape of the log as runs of terms |
 //!
-//! The life of a write, on the leader: [`Copyset::propose`] gives its position; the shard appends it to its
-//! store and calls [`Copyset::replicate`]; [`Effect::Replicate`] says what to send to whom;
-//! [`Copyset::persisted`] and [`Copyset::on_append_reply`] count; [`Effect::Commit`] says that a majority
-//! has it. On a follower: [`Copyset::on_append`] says what to store, [`Copyset::persisted`] releases
-//! [`Effect::AppendReply`]. The arguments for safety are in `design/0001-raft-over-indexes.md`.
+//! The life of a write, on the leader: [`Copyset::propose`] gives its position; the shard appends
+//! it to its store and calls [`Copyset::replicate`]; [`Effect::Replicate`] says what to send to
+//! whom; [`Copyset::persisted`] and [`Copyset::on_append_reply`] count; [`Effect::Commit`] says
+//! that a majority has it. On a follower: [`Copyset::on_append`] says what to store,
+//! [`Copyset::persisted`] releases [`Effect::AppendReply`]. The arguments for safety are in
+//! `design/0001-raft-over-indexes.md`.
 
 #[cfg(test)]
 mod cluster;

@@ -44,7 +44,8 @@ pub(crate) struct Pending {
 pub(crate) type PendingAppends = VecDeque<Pending>;
 
 impl Copyset {
-    /// An append arrived. `token` identifies the request and is answered exactly once, see [`Appending`].
+    /// An append arrived. `token` identifies the request and is answered exactly once, see
+    /// [`Appending`].
     pub fn on_append(
         &mut self,
         from: ShardAddr,
@@ -75,8 +76,9 @@ impl Copyset {
         Appending::Accept { skip, truncate_from }
     }
 
-    /// The store refused the entries that the last [`Copyset::on_append`] accepted, or the device failed
-    /// them; they were truncated from it. The leader gets them refused and tries again later.
+    /// The store refused the entries that the last [`Copyset::on_append`] accepted, or the device
+    /// failed them; they were truncated from it. The leader gets them refused and tries again
+    /// later.
     pub fn on_append_failed(&mut self, token: u64, out: &mut Vec<Effect>) {
         let Some(at) = self.pending.iter().position(|pending| pending.token == token) else {
             return;
@@ -95,8 +97,8 @@ impl Copyset {
         }
     }
 
-    /// A sign of life arrived; send the answer. It carries the newest term that is on stable storage, which
-    /// can be older than the message's: the leader then waits for the next.
+    /// A sign of life arrived; send the answer. It carries the newest term that is on stable
+    /// storage, which can be older than the message's: the leader then waits for the next.
     pub fn on_heartbeat(
         &mut self,
         from: ShardAddr,
@@ -115,8 +117,8 @@ impl Copyset {
         HeartbeatReply { term, sent: heartbeat.sent, last: self.persisted }
     }
 
-    /// A message of another kind (a page of a delta) arrived from the leader of `term`. It counts as a sign
-    /// of life. False when it is stale: refuse it with [`Copyset::saved_term`].
+    /// A message of another kind (a page of a delta) arrived from the leader of `term`. It counts
+    /// as a sign of life. False when it is stale: refuse it with [`Copyset::saved_term`].
     pub fn on_leader_contact(
         &mut self,
         from: ShardAddr,
@@ -132,10 +134,12 @@ impl Copyset {
         current
     }
 
-    /// Follower, after a finished delta: the map is at `upto` and the log in the store is empty behind it.
+    /// Follower, after a finished delta: the map is at `upto` and the log in the store is empty
+    /// behind it.
     ///
     /// Between the end of the delta and this call the shard accepts no appends
-    /// ([`Copyset::on_append_failed`]). Ask [`Copyset::accepts_delta`] before the store's log is replaced.
+    /// ([`Copyset::on_append_failed`]). Ask [`Copyset::accepts_delta`] before the store's log is
+    /// replaced.
     pub fn log_reset(&mut self, upto: LogPos, out: &mut Vec<Effect>) {
         assert!(self.accepts_delta(upto), "a delta never leads back");
         self.log.reset(upto);
@@ -146,8 +150,8 @@ impl Copyset {
         self.raise_commit(upto.index, out);
     }
 
-    /// Follower: whether its log may be replaced by an empty one behind `upto`. Not when that would lead back
-    /// behind what is committed, or drop entries that match the leader's and may count.
+    /// Follower: whether its log may be replaced by an empty one behind `upto`. Not when that would
+    /// lead back behind what is committed, or drop entries that match the leader's and may count.
     pub fn accepts_delta(&self, upto: LogPos) -> bool {
         let matches = self.log.term_at(upto.index) == Some(upto.term);
         let drops = matches && upto.index < self.log.last().index;

@@ -11,12 +11,12 @@
 //!
 //! | state | sends | answer Ok(i) | answer Err(hint) | lost |
 //! |---|---|---|---|---|
-//! | Probe | one request, then waits for its answer or `retry_at` | covers the probe: Replicate | lower: try there at once; else pause | pause |
-//! | Replicate | up to `inflight_max` batches | window moves | Probe from the hint, pause | Probe from `matched`, pause |
+//! | Probe | one request, waits | covers it: Replicate | lower: go there; else pause | pause |
+//! | Replicate | `inflight_max` batches | window moves | Probe, pause | Probe, pause |
 //! | Delta | nothing | `matched` moves | - | - |
 //!
-//! A pause starts at `Timing::retry` and doubles up to the heartbeat interval until `matched` moves, so a
-//! follower that refuses (full, busy) or does not answer is asked ever less often.
+//! A pause starts at `Timing::retry` and doubles up to the heartbeat interval until `matched`
+//! moves, so a follower that refuses (full, busy) or does not answer is asked ever less often.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -149,7 +149,8 @@ impl Progress {
         news
     }
 
-    /// The follower's log may agree at or before `index`, not after; or it refused for another reason.
+    /// The follower's log may agree at or before `index`, not after; or it refused for another
+    /// reason.
     pub(crate) fn rejected(&mut self, index: Index, timing: &Timing, now: Time) {
         let next = index.next().min(self.next).max(self.matched.next());
         match self.state {
@@ -161,7 +162,7 @@ impl Progress {
             ProgressState::Probe if self.probing => self.pause(timing, now),
             ProgressState::Probe => {}
             ProgressState::Replicate => {
-                self.to_probe(next);
+                self.fall_back(next);
                 self.pause(timing, now);
             }
             ProgressState::Delta => {}
@@ -174,14 +175,15 @@ impl Progress {
             ProgressState::Probe if self.probing => self.pause(timing, now),
             ProgressState::Probe => {}
             ProgressState::Replicate => {
-                self.to_probe(self.matched.next());
+                self.fall_back(self.matched.next());
                 self.pause(timing, now);
             }
             ProgressState::Delta => {}
         }
     }
 
-    /// The follower is alive and its persisted log ends at `last`, yet what was sent to it has no answer.
+    /// The follower is alive and its persisted log ends at `last`, yet what was sent to it has no
+    /// answer.
     pub(crate) fn alive(&mut self, last: Index, timing: &Timing, now: Time) {
         if self.state != ProgressState::Replicate {
             return;
@@ -189,7 +191,7 @@ impl Progress {
         let stalled = !self.inflight.is_empty() && now >= self.moved_at + timing.stall;
         let lags = self.inflight.is_empty() && last.next() < self.next;
         if stalled || lags {
-            self.to_probe(self.matched.next());
+            self.fall_back(self.matched.next());
             self.retry_at = now;
         }
     }
@@ -202,7 +204,7 @@ impl Progress {
     pub(crate) fn delta_done(&mut self, upto: Index) {
         if self.state == ProgressState::Delta {
             self.matched = self.matched.max(upto);
-            self.to_probe(self.matched.next());
+            self.fall_back(self.matched.next());
             self.pause = Duration::ZERO;
             self.retry_at = Time(0);
         }
@@ -210,12 +212,12 @@ impl Progress {
 
     pub(crate) fn delta_failed(&mut self, timing: &Timing, now: Time) {
         if self.state == ProgressState::Delta {
-            self.to_probe(self.next);
+            self.fall_back(self.next);
             self.pause(timing, now);
         }
     }
 
-    fn to_probe(&mut self, next: Index) {
+    fn fall_back(&mut self, next: Index) {
         self.state = ProgressState::Probe;
         self.next = next;
         self.probing = false;

@@ -7,7 +7,8 @@ pub(crate) fn majority(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-/// The largest value that a majority of the values reaches. At least one value, at most [`VOTERS_MAX`].
+/// The largest value that a majority of the values reaches. At least one value, at most
+/// [`VOTERS_MAX`].
 pub(crate) fn reached_by_majority<T: Copy + Ord>(values: impl Iterator<Item = T>, zero: T) -> T {
     let mut sorted = [zero; VOTERS_MAX];
     let mut count = 0;

@@ -7,9 +7,9 @@
 //!
 //! | event | effect |
 //! |---|---|
-//! | request, no round on its way | a round starts: heartbeats with a stamp newer than any sent before |
+//! | request, no round on its way | a round starts: heartbeats with a new stamp |
 //! | request, round on its way | waits for the next round, so that there is one at a time |
-//! | majority answered the stamp | its reads are confirmed, and a round starts for those that wait |
+//! | majority answered the stamp | its reads are confirmed; the next round starts |
 //! | commit moves | confirmed reads whose commit is reached leave, in order |
 //! | leadership lost | all fail |
 
@@ -25,8 +25,8 @@ use crate::limits::PENDING_READS_MAX;
 #[derive(Debug)]
 struct Read {
     token: u64,
-    /// What it must see: all that was acknowledged before, and this term's first entry, behind which lies
-    /// everything that earlier leaders acknowledged.
+    /// What it must see: all that was acknowledged before, and this term's first entry, behind
+    /// which lies everything that earlier leaders acknowledged.
     commit: Index,
     /// The round that confirms it; [`Time::NEVER`] while none was sent.
     stamp: Time,
@@ -76,7 +76,8 @@ impl Copyset {
     }
 
     fn start_round(&mut self, out: &mut Vec<Effect>) {
-        // Newer than anything sent: an answer to an earlier message proves nothing about the time since.
+        // Newer than anything sent: an answer to an earlier message proves nothing about the time
+        // since.
         self.lead.stamp = Time(self.lead.stamp.0 + 1).max(self.now);
         let stamp = self.lead.stamp;
         self.lead.reads.round = Some(stamp);

@@ -6,8 +6,8 @@
 //!         prev  ^ run         ^ run
 //! ```
 //!
-//! `prev` is the position before the first entry that is kept; its term is known, so that the first entry
-//! can be matched. A run is started by an election, so there are few.
+//! `prev` is the position before the first entry that is kept; its term is known, so that the first
+//! entry can be matched. A run is started by an election, so there are few.
 
 use ogive_types::{Index, LogPos, Term};
 
@@ -106,8 +106,9 @@ impl LogShape {
         (self.prev, self.last) = (pos, pos);
     }
 
-    /// The last position at or before `index` whose term is at most `term`; `None` when it lies before
-    /// `prev`. Two logs that differ at some place agree, if anywhere, at or before what this returns.
+    /// The last position at or before `index` whose term is at most `term`; `None` when it lies
+    /// before `prev`. Two logs that differ at some place agree, if anywhere, at or before what this
+    /// returns.
     pub(crate) fn last_of_term(&self, index: Index, term: Term) -> Option<LogPos> {
         let mut index = index.min(self.last.index);
         for run in self.runs.iter().rev() {

@@ -1,5 +1,5 @@
-//! One replica under a hand-written history, for the tests of single rules. Its stores persist at once unless a test
-//! keeps the effects back.
+//! One replica under a hand-written history, for the tests of single rules. Its stores persist at
+//! once unless a test keeps the effects back.
 
 use ogive_types::message::{AppendReply, HeartbeatReply, Vote, VoteReply};
 use ogive_types::{ChunkserverId, CopysetId, Index, LogPos, ShardAddr, Term, Time};

@@ -32,8 +32,8 @@ pub(crate) struct Transfer {
 }
 
 impl Copyset {
-    /// Leader: hands over to another member as soon as it has the whole log; gives up after an election
-    /// time-out. Does nothing on another replica, or while a hand-over is under way.
+    /// Leader: hands over to another member as soon as it has the whole log; gives up after an
+    /// election time-out. Does nothing on another replica, or while a hand-over is under way.
     pub fn transfer_to(&mut self, to: ShardAddr, now: Time, out: &mut Vec<Effect>) {
         self.saw(now);
         if self.role != Role::Leader || self.lead.transfer.is_some() {
@@ -60,7 +60,8 @@ impl Copyset {
         }
     }
 
-    /// Leader, now and then: gives up a hand-over that takes too long, begins one to the preferred replica.
+    /// Leader, now and then: gives up a hand-over that takes too long, begins one to the preferred
+    /// replica.
     pub(crate) fn tick_transfer(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
         if self.lead.transfer.is_some_and(|transfer| now >= transfer.deadline) {
@@ -85,8 +86,8 @@ impl Copyset {
 
     /// The leader asks this replica to take over.
     ///
-    /// Only a follower of exactly this leader and term obeys, and campaigns in the next term: that term's
-    /// votes may ignore the lease of the old leader, which gave it up, and of no other.
+    /// Only a follower of exactly this leader and term obeys, and campaigns in the next term: that
+    /// term's votes may ignore the lease of the old leader, which gave it up, and of no other.
     pub fn on_timeout_now(
         &mut self,
         from: ShardAddr,

@@ -1,5 +1,5 @@
-//! The history of figure 3.7 of Ongaro's thesis, too rare for chance: an older term's entry reaches a majority and
-//! is then replaced.
+//! The history of figure 3.7 of Ongaro's thesis, too rare for chance: an older term's entry reaches
+//! a majority and is then replaced.
 
 use ogive_types::LogPos;
 

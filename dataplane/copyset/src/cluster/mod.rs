@@ -1,9 +1,9 @@
 //! A whole group in one thread, with everything that can go wrong, checked after every event.
 //!
-//! Each seed is one history: first faults (loss, duplicates, reordering, delay, partitions in one or both
-//! directions, crashes that lose what was not persisted, slow and full stores, drifting clocks, hand-overs,
-//! released logs), then none, after which the group must agree within bounded time. The rules are in
-//! `check.rs`; `MUTANTS` puts known bugs in, and each must be found.
+//! Each seed is one history: first faults (loss, duplicates, reordering, delay, partitions in one
+//! or both directions, crashes that lose what was not persisted, slow and full stores, drifting
+//! clocks, hand-overs, released logs), then none, after which the group must agree within bounded
+//! time. The rules are in `check.rs`; `MUTANTS` puts known bugs in, and each must be found.
 
 mod check;
 mod figure8;
@@ -134,8 +134,8 @@ impl World {
         }
     }
 
-    /// Faults that random ones rarely hit: the leader and one follower do not hear each other while the
-    /// others hear both, or what is sent to the leader is late.
+    /// Faults that random ones rarely hit: the leader and one follower do not hear each other while
+    /// the others hear both, or what is sent to the leader is late.
     fn fault_at_leader(&mut self, other: usize) {
         let leads =
             |node: &node::Node| node.core.as_ref().is_some_and(|core| core.role() == Role::Leader);
@@ -236,7 +236,7 @@ fn holds_for(nodes: usize, count: u64) {
         }
     }
     println!(
-        "{nodes} nodes: {committed} committed, {elections} elections, {reads} reads, {deltas} deltas"
+        "{nodes} nodes: {committed} commits, {elections} elections, {reads} reads, {deltas} deltas"
     );
     if seeds(count).end >= count {
         assert!(committed > 0 && elections > count && reads > 0, "the histories exercise the core");
@@ -264,8 +264,9 @@ fn five_replicas_keep_every_promise() {
     holds_for(5, 130);
 }
 
-/// The rules find bugs that are put in, and name them. The numbers are seeds that find them soon: a change of the
-/// core changes all histories, so a range from there on is tried. `figure8.rs` finds the bug that chance does not.
+/// The rules find bugs that are put in, and name them. The numbers are seeds that find them soon: a
+/// change of the core changes all histories, so a range from there on is tried. `figure8.rs` finds
+/// the bug that chance does not.
 #[test]
 fn the_rules_find_known_bugs() {
     let mutants: [(Mutant, usize, u64, &str); 9] = [

@@ -93,7 +93,8 @@ impl Clock {
 #[derive(Clone, Debug)]
 pub(super) enum Write {
     Hard(HardState),
-    /// Truncates at `first`, appends, then reports up to `report` unless that was truncated meanwhile.
+    /// Truncates at `first`, appends, then reports up to `report` unless that was truncated
+    /// meanwhile.
     Append {
         first: Index,
         entries: Vec<Entry>,

@@ -129,7 +129,7 @@ impl World {
             batch_entries_max: 1 + rng.next() as usize % 4,
             batch_bytes_max: 1 << 20,
         };
-        let preferred = (rng.next() % 3 == 0).then(|| rng.next() as usize % count);
+        let preferred = rng.next().is_multiple_of(3).then(|| rng.next() as usize % count);
         let cut = vec![vec![false; count]; count];
         let lag_us = vec![vec![0; count]; count];
         let net = Net {
