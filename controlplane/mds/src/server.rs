@@ -163,10 +163,8 @@ async fn serve_until(
 async fn engine_stops(raft: &Raft) -> String {
     let mut metrics = raft.metrics();
     let stopped = metrics.wait_for(|m| m.running_state.is_err()).await;
-    match stopped.map(|m| m.running_state.clone()) {
-        Ok(Err(fatal)) => fatal.to_string(),
-        _ => "it has ended".to_owned(),
-    }
+    let reason = stopped.ok().and_then(|m| m.running_state.as_ref().err().map(|e| e.to_string()));
+    reason.unwrap_or_else(|| "it has ended".to_owned())
 }
 
 /// Sets the group up, when this is the server with the lowest id and it was not done before. Every server would write the

@@ -210,8 +210,8 @@ async fn the_status_is_truthful() {
         let status = client.status().await.unwrap();
         let last = status.chunkservers.iter().find(|c| c.id == servers[2].registered.id).unwrap();
         let led_by = |n: usize| {
-            let led =
-                status.copysets.iter().filter(move |c| c.members[0].replica == servers[n].addr());
+            let addr = servers[n].addr();
+            let led = status.copysets.iter().filter(|c| c.members[0].replica == addr);
             led.map(|c| c.health).collect::<BTreeSet<_>>()
         };
         last.presence == Presence::Offline
@@ -230,12 +230,13 @@ async fn reflection_names_the_services() {
     let group = Group::start(1);
     group.client().status().await.unwrap();
     let address = format!("http://{}", group.address(1));
-    let mut client = ServerReflectionClient::connect(address).await.unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(address).unwrap().connect_lazy();
+    let mut client = ServerReflectionClient::new(channel);
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let requests = OneRequest(Some(request));
+    let requests = tonic::codegen::tokio_stream::once(request);
     let mut replies = client.server_reflection_info(requests).await.unwrap().into_inner();
     let reply = replies.message().await.unwrap().unwrap().message_response.unwrap();
     let server_reflection_response::MessageResponse::ListServicesResponse(list) = reply else {

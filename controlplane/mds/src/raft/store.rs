@@ -138,15 +138,14 @@ fn read_all(db: &Database) -> Result<Saved, ReadError> {
         let data = data.ok_or_else(|| ReadError::Content("the snapshot is missing".into()))?;
         saved.snapshot = Some((meta, data.value().to_vec()));
     }
-    let mut next = saved.purged.map_or(0, |id| id.index + 1);
-    for row in tx.open_table(LOG)?.iter()? {
+    let first = saved.purged.map_or(0, |id| id.index + 1);
+    for (next, row) in (first..).zip(tx.open_table(LOG)?.iter()?) {
         let (index, bytes) = row?;
         let entry: Entry = decode("a log entry", bytes.value())?;
         if index.value() != next || entry.log_id.index != next {
             return Err(ReadError::Content(format!("log entry {next} is missing")));
         }
         saved.entries.push(entry);
-        next += 1;
     }
     Ok(saved)
 }

@@ -4,7 +4,7 @@
 #![allow(dead_code, clippy::disallowed_methods)] // Tests own processes and clocks; not each uses all helpers.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub struct Group {
     children: Vec<Option<Child>>,
 }
 
-impl Drop for Group {
+impl std::ops::Drop for Group {
     fn drop(&mut self) {
         (1..=self.peers.len() as u64).for_each(|id| self.kill(id));
     }
@@ -229,8 +229,4 @@ pub async fn eventually(what: &str, check: impl AsyncFn() -> bool) {
 
 pub fn refusal<T: std::fmt::Debug>(result: Result<T, ApiError>) -> ogive_api::Refusal {
     result.unwrap_err().refusal().expect("a refusal")
-}
-
-pub fn exists(path: &Path) -> bool {
-    path.exists()
 }
