@@ -69,8 +69,8 @@ impl Assembler {
         std::mem::take(&mut self.copied_bytes)
     }
 
-    /// Consumes `input` up to the end of the next frame. `alloc` gives a buffer of exactly the length
-    /// asked for, or `None` when there is none now. After an error the connection is lost.
+    /// Consumes `input` up to the end of the next frame. `alloc` gives a buffer of exactly the
+    /// length asked for, or `None` when there is none now. After an error the connection is lost.
     pub fn next(
         &mut self,
         input: &mut &[u8],

@@ -1,4 +1,5 @@
-//! Requests that peers have unanswered at this end, held against the credits that our HELLO granted.
+//! Requests that peers have unanswered at this end, held against the credits that our HELLO
+//! granted.
 
 use std::collections::HashMap;
 
@@ -53,8 +54,8 @@ impl Inbound {
         assert!(old.is_none(), "{conn:?} opened twice");
     }
 
-    /// Counts a request with `bytes` of payload that arrived. On `OverCredit` it is not counted, and
-    /// the caller closes the connection. A connection that was not opened has no credit.
+    /// Counts a request with `bytes` of payload that arrived. On `OverCredit` it is not counted,
+    /// and the caller closes the connection. A connection that was not opened has no credit.
     pub fn admit(&mut self, conn: ConnId, bytes: u64) -> Result<(), OverCredit> {
         let Some(load) = self.conns.get_mut(&conn) else {
             return Err(OverCredit { requests: 1, requests_max: 0, bytes, bytes_max: 0 });

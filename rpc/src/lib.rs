@@ -1,6 +1,7 @@
 //! Message-oriented RPC of the data plane: frames, sessions, credits, transports.
 //!
-//! - [`frame`]: the header and its codec; [`assemble`]: frames with pooled payloads out of a stream;
+//! - [`frame`]: the header and its codec; [`assemble`]: frames with pooled payloads out of a
+//!   stream;
 //! - [`hello`], [`goodbye`]: what the two ends tell each other first and last;
 //! - [`requests`], [`inbound`]: requests in flight, their deadlines and credits, as plain state
 //!   without I/O;

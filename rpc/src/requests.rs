@@ -24,8 +24,8 @@ use crate::transport::ConnId;
 
 /// Requests in flight, with a `T` for each that tells its owner what it was about.
 ///
-/// Ids are never 0. An id names a place in a table and how often the place was used, so an answer to
-/// an earlier use is recognised; finding a request takes no search.
+/// Ids are never 0. An id names a place in a table and how often the place was used, so an answer
+/// to an earlier use is recognised; finding a request takes no search.
 #[derive(Debug)]
 pub struct Requests<T> {
     slots: Vec<Slot<T>>,
@@ -139,8 +139,8 @@ impl<T> Requests<T> {
         Ok(self.place(SlotState::Waiting(flight, ctx)))
     }
 
-    /// An answer arrived. Gives the credit back, and returns what the request was about; `None` when
-    /// it was given up before, or when there is no such request on this connection.
+    /// An answer arrived. Gives the credit back, and returns what the request was about; `None`
+    /// when it was given up before, or when there is no such request on this connection.
     pub fn complete(&mut self, conn: ConnId, id: u64) -> Option<T> {
         let index = id as u32;
         let slot = self.slots.get_mut(index as usize)?;
@@ -185,8 +185,8 @@ impl<T> Requests<T> {
         out.extend(overdue.into_iter().map(|(_, request)| request));
     }
 
-    /// A connection is gone, and its credits with it. Returns the requests that waited on it, in the
-    /// order in which they were issued; nobody else will.
+    /// A connection is gone, and its credits with it. Returns the requests that waited on it, in
+    /// the order in which they were issued; nobody else will.
     pub fn closed(&mut self, conn: ConnId) -> Vec<(u64, T)> {
         if self.conns.remove(&conn).is_none() {
             return Vec::new();

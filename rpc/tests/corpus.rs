@@ -1,5 +1,5 @@
-//! Replays the fuzzers' corpus, and random changes of it, so that every run of the tests covers what
-//! the fuzz targets check. Also keeps the corpus in step with the formats.
+//! Replays the fuzzers' corpus, and random changes of it, so that every run of the tests covers
+//! what the fuzz targets check. Also keeps the corpus in step with the formats.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // a test reads its own files
 

@@ -1,4 +1,5 @@
-//! Memory that buffers are carved from: page-aligned, zeroed once, never moved, freed with the pool.
+//! Memory that buffers are carved from: page-aligned, zeroed once, never moved, freed with the
+//! pool.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;

@@ -49,7 +49,8 @@ pub struct PoolStats {
 }
 
 impl Pool {
-    /// A pool that grows on demand to at most `limit_bytes` (rounded down to whole arenas, at least one).
+    /// A pool that grows on demand to at most `limit_bytes` (rounded down to whole arenas, at least
+    /// one).
     pub fn new(limit_bytes: usize) -> Pool {
         let arenas_max = (limit_bytes / ARENA_BYTES).clamp(1, u16::MAX as usize);
         Pool {
@@ -63,8 +64,8 @@ impl Pool {
         }
     }
 
-    /// A buffer of `len` bytes with unspecified (but initialised) contents, or `None` when the limit is reached or
-    /// `len` is above [`MAX_BUF_BYTES`]. A length of zero is allowed.
+    /// A buffer of `len` bytes with unspecified (but initialised) contents, or `None` when the
+    /// limit is reached or `len` is above [`MAX_BUF_BYTES`]. A length of zero is allowed.
     pub fn alloc(&self, len: usize) -> Option<BufMut> {
         if len > MAX_BUF_BYTES {
             return None;
@@ -214,7 +215,8 @@ impl Deref for BufMut {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: the block is initialised memory of at least `len` bytes that this handle alone owns.
+        // SAFETY: the block is initialised memory of at least `len` bytes that this handle alone
+        // owns.
         unsafe { std::slice::from_raw_parts(self.block.start.as_ptr(), self.len) }
     }
 }
@@ -257,7 +259,8 @@ impl Deref for Buf {
     fn deref(&self) -> &[u8] {
         let (start, len) =
             (self.range.start as usize, (self.range.end - self.range.start) as usize);
-        // SAFETY: the range lies inside the initialised block, which nobody can write to once it is frozen.
+        // SAFETY: the range lies inside the initialised block, which nobody can write to once it is
+        // frozen.
         unsafe { std::slice::from_raw_parts(self.block.start.as_ptr().add(start), len) }
     }
 }

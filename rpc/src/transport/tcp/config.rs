@@ -26,7 +26,7 @@ pub struct TcpConfig {
     pub timing: Timing,
     /// Connections at once, in both directions.
     pub connections_max: usize,
-    /// Inbound connections at once that have not said HELLO.
+    /// Inbound connections at once that have not said HELLO, at least 1.
     pub ungreeted_max: usize,
 }
 

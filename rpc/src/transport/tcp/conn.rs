@@ -165,8 +165,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Tries to go on after the pool had no buffer. True when it got one, though it may wait for the
-    /// next one already.
+    /// Tries to go on after the pool had no buffer. True when it got one, though it may wait for
+    /// the next one already.
     pub(super) fn resume(
         &mut self,
         cx: &mut Reading<'_>,

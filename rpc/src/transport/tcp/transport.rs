@@ -263,7 +263,7 @@ impl TcpTransport {
             let conn = Conn::new(ConnId(0), socket, peer, true, self.now);
             return self.part(Box::new(conn), &reason);
         }
-        while self.ungreeted >= self.config.ungreeted_max {
+        while self.ungreeted >= self.config.ungreeted_max.max(1) {
             let oldest = self.greeting.pop_front().expect("all that are ungreeted are listed");
             if self.table.get(oldest).is_some_and(|conn| conn.state == ConnState::Greeting) {
                 let text = "too many connections without HELLO, this was the oldest";
