@@ -82,13 +82,19 @@ impl Copyset {
     /// [`NotLeader`] with whom to ask; also while the leadership is being handed over.
     pub fn propose(&mut self, now: Time) -> Result<LogPos, NotLeader> {
         self.saw(now);
+        self.proposable()?;
+        Ok(self.log.push(self.hard.term()))
+    }
+
+    /// Leader: the position that [`Copyset::propose`] would give now.
+    pub fn proposable(&self) -> Result<LogPos, NotLeader> {
         if self.role != Role::Leader {
             return Err(NotLeader { leader: self.leader });
         }
         if let Some(transfer) = &self.lead.transfer {
             return Err(NotLeader { leader: Some(transfer.to) });
         }
-        Ok(self.log.push(self.hard.term()))
+        Ok(LogPos { term: self.hard.term(), index: self.log.last().index.next() })
     }
 
     /// Leader: sends what waits to every follower with room in its window.

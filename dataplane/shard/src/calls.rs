@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use ogive_rpc::requests::Inbound;
+use ogive_rpc::inbound::Inbound;
 use ogive_rpc::transport::{ConnId, Incoming, Outgoing};
 
 use crate::event::Effect;

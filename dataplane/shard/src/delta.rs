@@ -13,9 +13,7 @@
 
 use ogive_buf::Buf;
 use ogive_store::DeltaCursor;
-use ogive_types::message::{
-    DeltaEnd, DeltaPage, DeltaReply, Heartbeat, ReplicaReply, ReplicaRequest, encode,
-};
+use ogive_types::message::{DeltaEnd, DeltaPage, DeltaReply, ReplicaReply, ReplicaRequest, encode};
 use ogive_types::{CopysetId, Index, LogPos, ShardAddr, Time, block_sums};
 
 use crate::calls::Token;
@@ -39,7 +37,12 @@ pub(crate) struct DeltaSender {
 }
 
 impl Shard {
-    pub(crate) fn start_delta(&mut self, id: CopysetId, to: ShardAddr, base: Index) {
+    /// Starts a delta without knowing what the follower has applied: it refuses a base beyond that, and says what it has.
+    pub(crate) fn ask_delta(&mut self, id: CopysetId, to: ShardAddr) {
+        self.start_delta(id, to, self.store.applied(id).index);
+    }
+
+    fn start_delta(&mut self, id: CopysetId, to: ShardAddr, base: Index) {
         let Some(state) = self.store.replica(id) else { return };
         let Some(group) = self.groups.get_mut(&id) else { return };
         tracing::info!(copyset = %id, %to, %base, upto = %state.applied, "catch-up by delta");
@@ -141,7 +144,7 @@ impl Shard {
     ) {
         self.stats.delta_bytes += payload.iter().map(|b| b.len() as u64).sum::<u64>();
         if !self.peers.call(PeerCall { to, what }, &request, payload, now, out) {
-            self.delta_failed(id, to, now, out);
+            self.delta_failed(id, to);
         }
     }
 
@@ -185,24 +188,25 @@ impl Shard {
     ) {
         let Some(sender) = self.delta(id, from) else { return };
         if !reply.accepted {
-            let behind = reply.last.index < sender.base;
-            self.delta_failed(id, from, now, out);
-            if behind {
-                self.start_delta(id, from, reply.last.index);
+            if reply.last.index < sender.base {
+                self.end_delta(id, from);
+                return self.start_delta(id, from, reply.last.index);
             }
-            return;
+            return self.delta_failed(id, from);
+        }
+        let upto = sender.upto;
+        if !end {
+            sender.pages_in_flight = sender.pages_in_flight.saturating_sub(1);
         }
         self.active.insert(id);
         if !end {
-            sender.pages_in_flight = sender.pages_in_flight.saturating_sub(1);
             return;
         }
-        let upto = sender.upto;
         self.end_delta(id, from);
         let Some(group) = self.groups.get_mut(&id) else { return };
         tracing::info!(copyset = %id, to = %from, %upto, "caught up by delta");
         let mut effects = Vec::new();
-        group.core.delta_done(from, upto, now, &mut effects);
+        group.core.delta_done(from, upto, &mut effects);
         self.queue_core(id, effects, now, out);
     }
 
@@ -214,18 +218,10 @@ impl Shard {
         self.active.extend(queued.map(|g| g.id));
     }
 
-    pub(crate) fn delta_failed(
-        &mut self,
-        id: CopysetId,
-        to: ShardAddr,
-        now: Time,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn delta_failed(&mut self, id: CopysetId, to: ShardAddr) {
         self.end_delta(id, to);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let mut effects = Vec::new();
-        group.core.delta_failed(to, now, &mut effects);
-        self.queue_core(id, effects, now, out);
+        group.core.delta_failed(to);
     }
 
     /// The follower's side: a page.
@@ -240,7 +236,9 @@ impl Shard {
         now: Time,
         out: &mut Vec<Effect>,
     ) {
-        let Some(applied) = self.delta_allowed(id, from, token, page.term, now, out) else { return };
+        let Some(applied) = self.delta_allowed(id, from, token, page.term, now, out) else {
+            return;
+        };
         let sums = page.chunks.iter().flat_map(|c| &c.extents).flat_map(|e| &e.sums);
         let intact = payload.as_deref().map_or(Vec::new(), block_sums).iter().eq(sums);
         if page.base > applied.index || !intact {
@@ -266,8 +264,11 @@ impl Shard {
         if end.upto.index <= applied.index {
             return self.answer_delta(id, token, true, applied, out);
         }
-        self.store.reset_log(token.0, id, end.upto, &end.fences);
         let Some(group) = self.groups.get_mut(&id) else { return };
+        if !group.core.accepts_delta(end.upto) {
+            return self.answer_delta(id, token, false, applied, out);
+        }
+        self.store.reset_log(token.0, id, end.upto, &end.fences);
         // The core moves at once, as the store does: the answer, which alone lets the leader count on it, waits until
         // the reset is persisted, and so does every later one, since the store reports in order.
         let mut effects = Vec::new();
@@ -289,12 +290,11 @@ impl Shard {
             self.calls.answer(token, encode(&ReplicaReply::Nothing), Vec::new(), out);
             return None;
         };
-        let beat = Heartbeat { term, commit: Index(0), sent: Time(0) };
         let mut effects = Vec::new();
-        let current = group.core.on_heartbeat(from, beat, now, &mut effects).term;
+        let current = group.core.on_leader_contact(from, term, now, &mut effects);
         self.queue_core(id, effects, now, out);
-        let applied = self.store.replica(id).map_or(LogPos::default(), |r| r.applied);
-        if current > term {
+        let applied = self.store.applied(id);
+        if !current {
             self.answer_delta(id, token, false, applied, out);
             return None;
         }
@@ -309,9 +309,8 @@ impl Shard {
         last: LogPos,
         out: &mut Vec<Effect>,
     ) {
-        let term = self.groups.get(&id).map_or_else(Default::default, |g| g.core.term());
+        let term = self.groups.get(&id).map_or_else(Default::default, |g| g.core.saved_term());
         let reply = ReplicaReply::Delta(id, DeltaReply { term, accepted, last });
         self.calls.answer(token, encode(&reply), Vec::new(), out);
     }
-
 }

@@ -105,8 +105,8 @@ impl Shard {
         if group.core.term() != fence.term {
             return Err(IoError::StaleTerm { current: group.core.term() });
         }
-        let applied = self.store.replica(copyset).map(|r| r.applied.index);
-        if group.noop.is_none() || applied < group.noop {
+        let applied = self.store.applied(copyset).index;
+        if group.noop.is_none_or(|noop| applied < noop) {
             return Err(IoError::Busy);
         }
         let current = self.epoch_of(copyset, fence.volume);
@@ -140,13 +140,14 @@ impl Shard {
         if group.writes.len() >= WRITES_WAITING_MAX {
             return Err(IoError::Busy);
         }
-        let (index, term) = (group.core.last().index.next(), group.core.term());
+        let next = group.core.proposable().map_err(|e| IoError::NotLeader { leader: e.leader })?;
+        let (index, term) = (next.index, next.term);
         self.store.append(copyset, index, term, op, payload).map_err(|e| match e {
             AppendError::NoSpace => IoError::NoSpace,
             _ => IoError::Busy,
         })?;
-        let proposed = group.core.propose(now).expect("checked: this replica leads");
-        assert_eq!((proposed.index, proposed.term), (index, term), "store and core number alike");
+        let proposed = group.core.propose(now).expect("it was proposable");
+        assert_eq!(proposed, next, "store and core number alike");
         group.replicate = true;
         self.active.insert(copyset);
         if let Some(token) = token {
@@ -171,8 +172,7 @@ impl Shard {
         let mut read = WaitingRead { token, chunk, range, query, after: None };
         match group.core.read_state(now) {
             Ok(state) => {
-                let applied = self.store.replica(copyset).map(|r| r.applied.index);
-                if applied >= Some(state.commit) {
+                if self.store.applied(copyset).index >= state.commit {
                     self.serve_read(copyset, read, out);
                 } else {
                     read.after = Some(state.commit);
@@ -180,7 +180,7 @@ impl Shard {
                 }
                 Ok(())
             }
-            Err(NotReadable::LeaseDoubt) => {
+            Err(NotReadable::LeaseDoubt | NotReadable::NotReady) => {
                 group.reads.push(read);
                 let mut effects = std::mem::take(&mut self.core_effects);
                 group.core.request_read(token.0, now, &mut effects);
@@ -188,8 +188,8 @@ impl Shard {
                 self.run_core(copyset, now, out);
                 Ok(())
             }
-            Err(NotReadable::NotReady) => Err(IoError::Busy),
-            Err(NotReadable::NotLeader) => Err(IoError::NotLeader { leader: group.core.leader() }),
+            Err(NotReadable::Busy) => Err(IoError::Busy),
+            Err(NotReadable::NotLeader { leader }) => Err(IoError::NotLeader { leader }),
         }
     }
 
@@ -213,15 +213,15 @@ impl Shard {
     pub(crate) fn answer_read(
         &mut self,
         token: Token,
-        result: Result<Option<Buf>, ogive_store::ReadError>,
+        result: Result<Buf, ogive_store::ReadError>,
         out: &mut Vec<Effect>,
     ) {
         match result {
-            Ok(Some(data)) => {
+            Ok(data) => {
                 let body = encode(&IoReply::Data(block_sums(&data)));
                 self.calls.answer(token, body, vec![data], out);
             }
-            Ok(None) => self.refuse(token, IoError::Unreadable, out),
+            Err(ogive_store::ReadError::Busy) => self.refuse(token, IoError::Busy, out),
             Err(error) => {
                 tracing::error!(%error, "read failed");
                 self.refuse(token, IoError::Unreadable, out);

@@ -77,7 +77,11 @@ impl Peers {
     }
 
     /// Where peers listen. A connection to an address that changed is closed, to be made anew.
-    pub(crate) fn set_endpoints(&mut self, all: BTreeMap<ShardAddr, Endpoint>, out: &mut Vec<Effect>) {
+    pub(crate) fn set_endpoints(
+        &mut self,
+        all: BTreeMap<ShardAddr, Endpoint>,
+        out: &mut Vec<Effect>,
+    ) {
         for (addr, endpoint) in all {
             let peer = self.known.entry(addr).or_default();
             if peer.endpoint.as_ref() == Some(&endpoint) {

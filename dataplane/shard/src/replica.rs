@@ -1,13 +1,13 @@
 //! What other replicas ask of us, and what they answer.
 
 use ogive_buf::Buf;
-use ogive_copyset::{Accept, AppendMeta};
+use ogive_copyset::{AppendMeta, Appending};
 use ogive_rpc::hello::Identity;
 use ogive_rpc::transport::{ConnId, Incoming};
 use ogive_types::message::{
     Append, HeartbeatReply, Op, ReplicaReply, ReplicaRequest, decode, encode,
 };
-use ogive_types::{CopysetId, Index, ShardAddr, Time, block_sums};
+use ogive_types::{CopysetId, Index, ShardAddr, Term, Time, block_sums};
 
 use crate::calls::Token;
 use crate::event::Effect;
@@ -37,7 +37,7 @@ impl Shard {
                 let Some(group) = self.member(id, from) else { return self.ignore(token, out) };
                 let core = &mut group.core;
                 let mut effects = Vec::new();
-                core.on_vote(from, token.0, vote, now, &mut effects);
+                core.on_vote(from, vote, token.0, now, &mut effects);
                 self.queue_core(id, effects, now, out);
             }
             ReplicaRequest::Append(id, append) => {
@@ -110,28 +110,28 @@ impl Shard {
             return;
         };
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let meta = AppendMeta {
-            term: append.term,
-            prev: append.prev,
-            commit: append.commit,
-            sent: append.sent,
-            terms: append.entries.iter().map(|e| e.term).collect(),
-        };
+        let terms: Vec<Term> = append.entries.iter().map(|e| e.term).collect();
+        let Append { term, prev, commit, sent, .. } = append;
+        let meta = AppendMeta { term, prev, commit, sent, terms: &terms };
         let mut effects = Vec::new();
-        match group.core.on_append(from, token.0, &meta, now, &mut effects) {
-            Accept::Refused => {}
-            Accept::Entries { skip, truncate_from } => {
+        match group.core.on_append(from, meta, token.0, now, &mut effects) {
+            Appending::Refuse(reply) => {
+                let body = encode(&ReplicaReply::Append(id, reply));
+                self.calls.answer(token, body, Vec::new(), out);
+            }
+            Appending::Deferred => {}
+            Appending::Accept { skip, truncate_from } => {
                 if let Some(from) = truncate_from {
                     self.store.truncate_from(id, from);
                 }
-                let first = append.prev.index.0 + 1;
-                let new = append.entries.into_iter().zip(data).enumerate().skip(skip);
-                for (i, (entry, data)) in new {
-                    let index = Index(first + i as u64);
-                    if let Err(error) = self.store.append(id, index, entry.term, entry.op, data) {
+                let first = Index(append.prev.index.0 + 1 + skip as u64);
+                let new = append.entries.into_iter().zip(data).skip(skip);
+                for ((entry, data), index) in new.zip(first.0..) {
+                    let added = self.store.append(id, Index(index), entry.term, entry.op, data);
+                    if let Err(error) = added {
                         tracing::warn!(copyset = %id, %error, "append refused by the store");
-                        let stored = index.prev();
-                        group.core.on_append_failed(token.0, stored, &mut effects);
+                        self.store.truncate_from(id, first);
+                        group.core.on_append_failed(token.0, &mut effects);
                         break;
                     }
                 }
@@ -190,10 +190,10 @@ impl Shard {
             What::Append(id) => {
                 let Some(group) = self.groups.get_mut(&id) else { return };
                 let mut effects = Vec::new();
-                group.core.on_append_lost(call.to, now, &mut effects);
+                group.core.on_append_lost(call.to, &mut effects);
                 self.queue_core(id, effects, now, out);
             }
-            What::Delta(id) | What::DeltaEnd(id) => self.delta_failed(id, call.to, now, out),
+            What::Delta(id) | What::DeltaEnd(id) => self.delta_failed(id, call.to),
             What::Vote(_) | What::Heartbeats | What::TimeoutNow(_) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! What a shard tells the control plane, and the operator, about its replicas.
 
 use ogive_copyset::Role;
-use ogive_types::{CopysetId, Epoch, Index, ShardAddr, Term, VolumeId};
+use ogive_types::{CopysetId, Epoch, Index, ShardAddr, Term, Time, VolumeId};
 
 use crate::shard::Shard;
 
@@ -43,14 +43,14 @@ pub struct ReplicaReport {
 
 impl Shard {
     /// The state of all replicas, by copyset.
-    pub fn report(&self) -> Vec<ReplicaReport> {
-        self.groups.keys().filter_map(|&id| self.report_of(id)).collect()
+    pub fn report(&self, now: Time) -> Vec<ReplicaReport> {
+        self.groups.keys().filter_map(|&id| self.report_of(id, now)).collect()
     }
 
-    fn report_of(&self, id: CopysetId) -> Option<ReplicaReport> {
+    fn report_of(&self, id: CopysetId, now: Time) -> Option<ReplicaReport> {
         let group = self.groups.get(&id)?;
-        let state = self.store.replica(id)?;
-        let status = group.core.status();
+        let applied = self.store.applied(id).index;
+        let status = group.core.status(now);
         let role = match status.role {
             Role::Leader => ReplicaRole::Leader,
             Role::Follower => ReplicaRole::Follower,
@@ -66,8 +66,8 @@ impl Shard {
             leader: status.leader,
             last: status.last.index,
             commit: status.commit,
-            applied: state.applied.index,
-            serving: group.noop.is_some_and(|noop| noop <= state.applied.index),
+            applied,
+            serving: group.noop.is_some_and(|noop| noop <= applied),
             followers,
             dropped: dropped.map(|&(volume, _)| volume).collect(),
         })

@@ -14,7 +14,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ogive_copyset::{Config, Copyset, Effect as CoreEffect, Priority, Restored, Role, Timing};
+use ogive_copyset::{
+    Config, Copyset, Effect as CoreEffect, Priority, Restored, Role, TermRun, Timing,
+};
 use ogive_rpc::hello::Identity;
 use ogive_rpc::transport::{CloseReason, ConnId, Event as NetEvent, Incoming};
 use ogive_store::{Store, StoreEvent};
@@ -263,18 +265,22 @@ impl Shard {
     fn open_group(&mut self, id: CopysetId, now: Time) {
         let state = self.store.replica(id).expect("just created or restored");
         let addr = self.options.addr;
-        let preferred = state.members.first() == Some(&addr);
         let config = Config {
             id: addr,
             copyset: id,
             voters: state.members.clone(),
-            timing: self.options.timing.clone(),
-            priority: if preferred { Priority::Preferred } else { Priority::Normal },
+            timing: self.options.timing,
+            priority: Priority { preferred: state.members.first().copied() },
             seed: self.options.seed ^ (u64::from(id.0) << 32),
         };
         let restored = Restored {
-            hard: state.hard,
-            terms: self.store.terms(id),
+            hard: core_hard(state.hard),
+            terms: self
+                .store
+                .terms(id)
+                .into_iter()
+                .map(|(start, term)| TermRun { start, term })
+                .collect(),
             prev: self.store.prev(id),
             last: state.last,
             applied: state.applied.index,
@@ -297,21 +303,21 @@ impl Shard {
             }
             StoreEvent::HardState { copyset, hard } => {
                 let Some(group) = self.groups.get_mut(&copyset) else { return };
-                group.core.hard_state_persisted(hard, now, &mut self.core_effects);
+                group.core.hard_state_persisted(core_hard(hard), &mut self.core_effects);
                 self.run_core(copyset, now, out);
             }
             StoreEvent::ReadDone { token, result } => {
                 let token = Token(token);
                 if self.delta_reads.contains_key(&token) {
-                    self.delta_read_done(token, result.ok().flatten(), now, out);
+                    self.delta_read_done(token, result.ok(), now, out);
                 } else if let Some((id, to)) = self.entry_reads.remove(&token) {
-                    self.entry_read_done(id, to, token, result.ok().flatten(), now, out);
+                    self.entry_read_done(id, to, token, result.ok(), now, out);
                 } else {
                     self.answer_read(token, result, out);
                 }
             }
             StoreEvent::DeltaPersisted { token, copyset } => {
-                let last = self.store.replica(copyset).map(|r| r.applied).unwrap_or_default();
+                let last = self.store.applied(copyset);
                 self.answer_delta(copyset, Token(token), true, last, out);
                 self.active.insert(copyset);
             }
@@ -355,9 +361,8 @@ impl Shard {
 
     fn apply_committed(&mut self, id: CopysetId, out: &mut Vec<Effect>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(state) = self.store.replica(id) else { return };
-        let upto = group.core.commit().min(state.persisted);
-        if upto > state.applied.index {
+        let upto = group.core.applicable();
+        if upto > self.store.applied(id).index {
             self.store.apply(id, upto);
             group.core.applied(upto);
             let store = &self.store;
@@ -370,9 +375,7 @@ impl Shard {
         if group.core.role() == Role::Leader {
             self.store.release(id, group.core.release_point());
         }
-        if let Some(state) = self.store.replica(id) {
-            group.core.released(state.first.prev());
-        }
+        group.core.released(self.store.prev(id).index);
     }
 
     /// Runs the effects of a call into a core that collected them on its own.
@@ -399,7 +402,7 @@ impl Shard {
 
     fn run_effect(&mut self, id: CopysetId, effect: CoreEffect, now: Time, out: &mut Vec<Effect>) {
         match effect {
-            CoreEffect::SaveHardState(hard) => self.store.save_hard_state(id, hard),
+            CoreEffect::SaveHardState(hard) => self.store.save_hard_state(id, store_hard(hard)),
             CoreEffect::SendVote { to, vote } => {
                 let call = PeerCall { to, what: What::Vote(id) };
                 self.peers.call(call, &ReplicaRequest::Vote(id, vote), Vec::new(), now, out);
@@ -420,8 +423,8 @@ impl Shard {
                     Sent::Lost => self.lost(PeerCall { to, what: What::Append(id) }, now, out),
                 }
             }
-            CoreEffect::Heartbeat { to, beat } => {
-                self.heartbeats.entry(to).or_default().push((id, beat));
+            CoreEffect::Heartbeat { to, heartbeat } => {
+                self.heartbeats.entry(to).or_default().push((id, heartbeat));
             }
             CoreEffect::SendTimeoutNow { to, term } => {
                 let call = PeerCall { to, what: What::TimeoutNow(id) };
@@ -443,9 +446,11 @@ impl Shard {
                     self.interrupt(id, out);
                 }
             }
-            CoreEffect::NeedDelta { to, base } => self.start_delta(id, to, base),
-            CoreEffect::ReadReady { token, commit } => self.read_ready(id, Token(token), commit, out),
-            CoreEffect::ReadFailed { token } => self.read_failed(id, Token(token), out),
+            CoreEffect::NeedDelta { to, .. } => self.ask_delta(id, to),
+            CoreEffect::ReadReady { token, commit } => {
+                self.read_ready(id, Token(token), commit, out)
+            }
+            CoreEffect::ReadFailed { token, .. } => self.read_failed(id, Token(token), out),
         }
     }
 
@@ -458,7 +463,7 @@ impl Shard {
         if let Err(error) = self.store.append(id, index, term, Op::Noop, None) {
             // A no-op takes no space; without buffers for its log record the shard cannot lead.
             tracing::error!(copyset = %id, %error, "cannot append the entry that starts a term");
-            group.core.abdicate(now, &mut self.core_effects);
+            group.core.step_down(now, &mut self.core_effects);
         }
     }
 
@@ -480,7 +485,7 @@ impl Shard {
         if let Some(read) = group.reads.iter_mut().find(|r| r.token == token) {
             read.after = Some(commit);
         }
-        let applied = self.store.replica(id).map_or(Index(0), |r| r.applied.index);
+        let applied = self.store.applied(id).index;
         for read in group.readable(applied) {
             self.serve_read(id, read, out);
         }
@@ -521,4 +526,12 @@ impl Shard {
             self.peers.call(call, &ReplicaRequest::Heartbeats(beats), Vec::new(), now, out);
         }
     }
+}
+
+fn core_hard(hard: ogive_store::HardState) -> ogive_copyset::HardState {
+    ogive_copyset::HardState { term: hard.term, voted_for: hard.voted_for }
+}
+
+fn store_hard(hard: ogive_copyset::HardState) -> ogive_store::HardState {
+    ogive_store::HardState { term: hard.term, voted_for: hard.voted_for }
 }
