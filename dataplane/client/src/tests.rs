@@ -389,12 +389,7 @@ fn a_write_that_timed_out_never_lands_after_a_newer_one() {
 }
 
 #[test]
-fn known_bugs_are_found() {
-    for mutant in [Mutant::NoLock, Mutant::OneIncarnation] {
-        let found = (0..400).any(|seed| {
-            let timeout = [None, Some(1_500)][(seed % 2) as usize];
-            play(seed, timeout, Some(mutant)).is_err()
-        });
-        assert!(found, "{mutant:?} goes unnoticed");
-    }
+fn overlapping_writes_without_the_lock_are_found() {
+    let found = (0..400).any(|seed| play(seed, None, Some(Mutant::NoLock)).is_err());
+    assert!(found, "two writes of one block at a time go unnoticed");
 }

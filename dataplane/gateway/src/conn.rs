@@ -107,7 +107,7 @@ impl Conn {
         self.staged.start += took;
         if self.staged.is_empty() {
             self.staged = 0..0;
-        } else if self.staged.start > STAGING_BYTES / 2 {
+        } else if self.staged.start > 0 && self.staged.end == STAGING_BYTES {
             self.staging.copy_within(self.staged.clone(), 0);
             self.staged = 0..self.staged.len();
         }

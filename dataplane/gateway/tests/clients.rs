@@ -1,6 +1,9 @@
 //! The server against the NBD clients that people use. They are needed: a missing one fails its
 //! test.
 
+// A failing step panics, which is what a test is to do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;

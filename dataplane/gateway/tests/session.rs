@@ -1,5 +1,8 @@
 //! NBD sessions byte by byte: every option, every command, and hostile input.
 
+// A failing step panics, which is what a test is to do.
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use ogive_buf::Pool;
@@ -433,7 +436,8 @@ proptest! {
 
     #[test]
     fn hostile_bytes_never_upset_a_session(
-        start in 0usize..4, pieces in prop::collection::vec((0u8..6, any::<u64>(), 0usize..300), 1..60),
+        start in 0usize..4,
+        pieces in prop::collection::vec((0u8..6, any::<u64>(), 0usize..300), 1..60),
     ) {
         let mut c = match start {
             0 => Client::new(),
@@ -462,15 +466,19 @@ proptest! {
     }
 
     #[test]
-    fn how_the_bytes_are_cut_makes_no_difference(cuts in prop::collection::vec(1usize..9000, 1..40)) {
+    fn how_the_bytes_are_cut_makes_no_difference(
+        cuts in prop::collection::vec(1usize..9000, 1..40),
+    ) {
         let mut script = Vec::new();
         for (i, len) in [1u32, 4096, 70_000, 0, 1_100_000].into_iter().enumerate() {
             let at = 1000 * i as u64;
-            let write = RequestHeader { flags: 0, command: p::CMD_WRITE, cookie: 1, offset: at, len };
+            let command = p::CMD_WRITE;
+            let write = RequestHeader { flags: 0, command, cookie: 1, offset: at, len };
             let past = RequestHeader { offset: SIZE as u64, len: 50, ..write };
             let read = RequestHeader { command: p::CMD_READ, ..write };
-            script.extend([write.encode(), vec![i as u8 + 1; len as usize], past.encode(), vec![0; 50],
-                           read.encode()].concat());
+            let data = vec![i as u8 + 1; len as usize];
+            let parts = [write.encode(), data, past.encode(), vec![0; 50], read.encode()];
+            script.extend(parts.concat());
         }
         let mut whole = Client::transmitting("disk", true);
         whole.in_order = true;

@@ -1,7 +1,7 @@
 //! A server over a volume in memory, for tests with real clients.
 
 // Each test file uses its own part of this; and a test owns a thread, a clock and sockets.
-#![allow(dead_code, clippy::disallowed_methods)]
+#![allow(dead_code, clippy::disallowed_methods, clippy::unwrap_used)]
 
 use std::process::Command;
 use std::sync::Arc;
