@@ -193,7 +193,7 @@ fn newest_write_remains(seed: u64, mutant: Option<Mutant>) -> bool {
     w.credit_requests = 64;
     write(&mut w, 1, 0, &[1; 4096]);
     w.finish([1]);
-    (1..=3).for_each(|n| drop(w.stalled.insert(shard(n))));
+    w.stalled.extend((1..=3).map(shard));
     write(&mut w, 2, 0, &[2; 4096]);
     write(&mut w, 3, 0, &[3; 4096]);
     while !(w.done.contains_key(&2) && w.done.contains_key(&3)) {
