@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: seeds the shards from the clock
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +12,18 @@ use ogive_copyset::Timing;
 use ogive_reactor::{Disk, PollMode, ReactorConfig, ReactorHandle, queue};
 use ogive_rpc::hello::{Hello, Identity};
 use ogive_rpc::transport::Endpoint;
-use ogive_rpc::transport::tcp::{Accept, TcpConfig, TcpTransport};
+use ogive_rpc::transport::tcp::{TcpConfig, TcpTransport};
 use ogive_shard::{Admin, Shard, ShardOptions, limits};
 use ogive_store::file::DeviceFile;
 use ogive_store::{Label, Store, StoreOptions, read_label, write_identity};
 use ogive_types::{ChunkserverId, ClusterId, ShardAddr};
 
 use crate::shard_loop::{Command, ShardLoop, ShardReport};
+
+/// Disk operations of one shard in the kernel at once: what a fast device needs to be busy.
+const DISK_DEPTH: u32 = 256;
+/// Wishes that wait for a shard; more come again with the next heartbeat.
+const COMMANDS_MAX: usize = 1024;
 
 /// How to run a chunkserver.
 #[derive(Clone, Debug)]
@@ -89,7 +95,7 @@ impl Device {
     /// Recovers every shard and starts its reactor.
     pub fn start(self, config: &ChunkserverConfig) -> Result<Chunkserver, StartError> {
         let mut shards = Vec::new();
-        for shard in 0..self.label.shards() {
+        for shard in 0..self.label.shards {
             let started = self.start_shard(shard, config);
             shards.push(started.map_err(|why| StartError::Shard {
                 path: self.path.clone(),
@@ -101,7 +107,7 @@ impl Device {
     }
 
     fn start_shard(&self, shard: u16, config: &ChunkserverConfig) -> Result<Handle, String> {
-        let (commands, receiver) = queue::channel().map_err(|e| e.to_string())?;
+        let (commands, receiver) = queue::channel(COMMANDS_MAX).map_err(|e| e.to_string())?;
         let (ready, started) = bounded(1);
         let file = self.file.try_clone().map_err(|e| e.to_string())?;
         let label = self.label.clone();
@@ -119,7 +125,10 @@ impl Device {
         let reactor = ogive_reactor::spawn(reactor, make).map_err(|e| e.to_string())?;
         match started.recv() {
             Ok(endpoint) => Ok(Handle { commands, endpoint, reactor }),
-            Err(_) => Err(reactor.join().err().map_or("it ended".to_owned(), |e| e.to_string())),
+            Err(_) => {
+                let why = reactor.join().err().map(|e| e.to_string());
+                Err(why.unwrap_or_else(|| "it ended at once".to_owned()))
+            }
         }
     }
 }
@@ -136,12 +145,14 @@ fn build(
     let mut file = file;
     let store = Store::open(&mut file, label, shard, pool.clone(), options);
     let store = store.map_err(|e| e.to_string())?;
-    let addr = ShardAddr { server: label.chunkserver(), shard };
-    let transport = transport(addr, label.cluster(), config, &pool)?;
+    let unknown = "the device has no identity; register it first";
+    let (server, cluster) = label.chunkserver().zip(label.cluster()).ok_or(unknown)?;
+    let addr = ShardAddr { server, shard };
+    let transport = transport(addr, cluster, config, &pool)?;
     let endpoint = transport.local_endpoints().into_iter().next().ok_or("no listening address")?;
-    let disk = Disk::new(file, pool, ogive_reactor::limits::DISK_DEPTH).map_err(|e| e.to_string())?;
+    let disk = Disk::new(file.as_fd(), pool, DISK_DEPTH).map_err(|e| e.to_string())?;
     let seed = ogive_reactor::now().0 ^ (u64::from(addr.server.0) << 40) ^ u64::from(shard);
-    let options = ShardOptions { addr, timing: config.timing.clone(), seed };
+    let options = ShardOptions { addr, timing: config.timing, seed };
     let shard = Shard::new(options, store, ogive_reactor::now());
     Ok((ShardLoop::new(shard, transport, disk, commands), endpoint))
 }
@@ -167,7 +178,7 @@ fn transport(
     };
     let config = TcpConfig {
         listen: vec![Endpoint(format!("tcp:{listen}"))],
-        ..TcpConfig::new(hello, Accept::cluster(cluster), pool.clone())
+        ..TcpConfig::new(hello, pool.clone())
     };
     TcpTransport::new(config).map_err(|e| e.to_string())
 }
@@ -194,8 +205,9 @@ impl Chunkserver {
     /// Tells a shard what the control plane wants; wishes for shards that do not exist are dropped.
     pub fn tell(&self, shard: u16, admin: Admin) {
         if let Some(handle) = self.shards.get(usize::from(shard)) {
-            // A full queue means that the shard is far behind; the wish comes again with the next heartbeat.
-            let _ = handle.commands.send(Command::Admin(admin));
+            // A full queue means that the shard is far behind; the wish comes again with the next
+            // heartbeat.
+            let _ = handle.commands.try_send(Command::Admin(admin));
         }
     }
 
@@ -206,11 +218,12 @@ impl Chunkserver {
         }
     }
 
-    /// Asks every shard for its state; those that do not answer within `wait` are missing from the result.
+    /// Asks every shard for its state; those that do not answer within `wait` are missing from the
+    /// result.
     pub fn report(&self, wait: Duration) -> Vec<ShardReport> {
         let asked = self.shards.iter().map(|handle| {
             let (to, from) = bounded(1);
-            let _ = handle.commands.send(Command::Report(to));
+            let _ = handle.commands.try_send(Command::Report(to));
             from
         });
         let asked: Vec<_> = asked.collect();
@@ -225,7 +238,7 @@ impl Chunkserver {
     /// Stops the shards. What was acknowledged is on stable storage already.
     pub fn stop(self) {
         for handle in &self.shards {
-            let _ = handle.commands.send(Command::Stop);
+            let _ = handle.commands.try_send(Command::Stop);
         }
         for handle in self.shards {
             if let Err(error) = handle.reactor.join() {

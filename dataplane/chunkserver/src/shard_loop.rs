@@ -1,6 +1,6 @@
-//! The production loop of one shard: polls transport, disk and commands, feeds the shard, does what it asks for.
+//! The production loop of one shard: polls transport, disk and commands, feeds the shard, does what
+//! it asks for.
 
-use std::convert::Infallible;
 use std::os::fd::RawFd;
 
 use crossbeam::channel::Sender;
@@ -74,7 +74,7 @@ impl ShardLoop {
                 Command::Report(to) => {
                     let report = ShardReport {
                         addr: self.shard.addr(),
-                        replicas: self.shard.report(),
+                        replicas: self.shard.report(now),
                         store: self.shard.store().stats(),
                         stats: self.shard.stats(),
                         copied_bytes: self.transport.stats().copied_bytes,
@@ -111,8 +111,6 @@ impl ShardLoop {
 }
 
 impl Work for ShardLoop {
-    type Error = Infallible;
-
     fn turn(&mut self, now: Time) -> bool {
         let mut any = self.take_commands(now);
         any |= self.transport.poll(now, &mut self.net);
@@ -137,7 +135,7 @@ impl Work for ShardLoop {
     }
 
     fn wake_fds(&self) -> Vec<RawFd> {
-        vec![self.transport.wake_fd(), self.disk.wake_fd(), self.commands.wake_fd()]
+        vec![self.transport.wake_fd(), self.commands.wake_fd()]
     }
 
     fn prepare_sleep(&mut self) -> bool {
@@ -146,5 +144,9 @@ impl Work for ShardLoop {
 
     fn finished(&self) -> bool {
         self.stopped
+    }
+
+    fn disk(&mut self) -> Option<&mut Disk> {
+        Some(&mut self.disk)
     }
 }
