@@ -1,8 +1,8 @@
 //! Work of low priority on a reactor's thread: scrub, resync, upload, metrics.
 //!
 //! Background tasks run in a glommio queue with small shares. The loop leaves the executor to them at bounded
-//! intervals, and they leave it to the loop at their pause points. While any lives, the reactor sleeps through glommio
-//! instead of in its own ring, so that they may wait for anything glommio offers (timers, channels, files).
+//! intervals, and they leave it to the loop at their pause points. While any lives, the reactor sleeps for a few
+//! milliseconds at most, so that they may wait for anything glommio offers (timers, channels, files).
 
 #![allow(clippy::disallowed_methods, reason = "the way into the executor is a device file")]
 
@@ -29,6 +29,8 @@ pub(crate) struct Background {
     alive: Cell<usize>,
     /// When the executor last got to its rings and timers.
     breathed: Cell<Time>,
+    /// A background task reached a pause point since this was last taken: it computes.
+    active: Cell<bool>,
     /// /dev/zero: a read that always succeeds at once.
     zero: ForeignFd,
 }
@@ -41,7 +43,8 @@ impl Background {
             glommio::executor().create_task_queue(shares, Latency::NotImportant, "background");
         let zero = ForeignFd::new(File::open("/dev/zero")?.into());
         let (alive, breathed) = (Cell::new(0), Cell::new(now()));
-        let background = Rc::new(Background { queue, alive, breathed, zero });
+        let background =
+            Rc::new(Background { queue, alive, breathed, active: Cell::new(false), zero });
         BACKGROUND.set(Some(Rc::clone(&background)));
         Ok(background)
     }
@@ -58,6 +61,11 @@ impl Background {
     /// True when the executor must be let in at `now`.
     pub(crate) fn is_due(&self, now: Time) -> bool {
         self.is_alive() && now.since(self.breathed.get()) >= limits::SLICE
+    }
+
+    /// True when a background task has computed since the last call.
+    pub(crate) fn take_active(&self) -> bool {
+        self.active.replace(false)
     }
 
     /// Suspends the calling task until the executor has looked at its rings and timers, and run other tasks.
@@ -100,9 +108,9 @@ pub fn spawn_background(task: impl Future<Output = ()> + 'static) {
 /// Lets the loop and other tasks run, if this task has had its slice. Cheap to call: one clock read.
 pub async fn pause_point() {
     let background = BACKGROUND.with_borrow(Clone::clone);
-    if let Some(b) = background
-        && now().since(b.breathed.get()) >= limits::BACKGROUND_SLICE
-    {
+    let Some(b) = background else { return };
+    b.active.set(true);
+    if now().since(b.breathed.get()) >= limits::BACKGROUND_SLICE {
         // A failure (no memory) ends the pause early, and the loop meets it too.
         let _ = b.breathe().await;
     }

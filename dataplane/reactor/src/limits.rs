@@ -54,5 +54,5 @@ pub const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
 /// Depth of the executor's own rings. The data path does not use them.
 pub const EXECUTOR_RING_DEPTH: usize = 16;
 
-/// Longest sleep while background tasks live; costs one wake-up per second.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Longest sleep while background tasks live: the delay of their timers and I/O. Costs 200 wake-ups per second.
+pub const BACKGROUND_NAP: Duration = Duration::from_millis(5);
