@@ -220,12 +220,19 @@ fn remove_unused(path: &Path) -> Result<(), OpenFileError> {
 }
 
 fn allocate(file: &File, path: &Path, size: u64) -> Result<(), OpenFileError> {
+    let free = || rustix::fs::fstatvfs(file).map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+    let full =
+        |free_bytes| OpenFileError::Full { path: path.to_owned(), size_bytes: size, free_bytes };
+    // Looked at before, because allocation takes all that is left before it fails, and others may
+    // need it meanwhile.
+    if let Ok(free_bytes) = free()
+        && free_bytes < size
+    {
+        return Err(full(free_bytes));
+    }
     let allocated = rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size);
     allocated.map_err(|errno| match errno {
-        Errno::NOSPC | Errno::DQUOT => {
-            let free = rustix::fs::fstatvfs(file).map_or(0, |fs| fs.f_bavail * fs.f_frsize);
-            OpenFileError::Full { path: path.to_owned(), size_bytes: size, free_bytes: free }
-        }
+        Errno::NOSPC | Errno::DQUOT => full(free().unwrap_or(0)),
         Errno::FBIG => OpenFileError::TooLong { path: path.to_owned(), size_bytes: size },
         Errno::OPNOTSUPP => OpenFileError::NoAllocation { path: path.to_owned() },
         errno => OpenFileError::from_io(path, errno.into()),

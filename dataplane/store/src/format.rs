@@ -11,8 +11,8 @@
 
 mod signature;
 
-use std::io;
 use std::ops::Range;
+use std::{io, iter};
 
 use ogive_types::{BLOCK_BYTES, ChunkserverId, ClusterId};
 use uuid::Uuid;
@@ -210,16 +210,16 @@ fn refuse_used(io: &dyn RegionIo) -> Result<(), FormatError> {
 /// What to fill with zeroes, in order, apart, inside the device.
 fn ranges_to_wipe(label: &Label, len: u64, quick: bool) -> Vec<Range<u64>> {
     if !quick {
-        return Vec::from([0..len]);
+        return iter::once(0..len).collect();
     }
     let in_region = |region: &Region| {
         let layout = region.layout().expect("the plan of this label");
         let directories = layout.directory.map(|start| start..start + BLOCK_BYTES as u64);
         let start = region.start..layout.log_start + layout.log_bytes;
-        [start].into_iter().chain(directories)
+        iter::once(start).chain(directories)
     };
     let regions = label.regions.iter().flat_map(in_region);
-    let mut ranges: Vec<_> = [0..REGIONS_START].into_iter().chain(regions).collect();
+    let mut ranges: Vec<_> = iter::once(0..REGIONS_START).chain(regions).collect();
     let wiped_to = ranges.last().map_or(0, |range| range.end);
     ranges.push(len.saturating_sub(TAIL_BYTES).max(wiped_to)..len);
     ranges

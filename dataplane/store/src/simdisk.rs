@@ -330,7 +330,11 @@ impl SimDisk {
 }
 
 fn joined(bufs: &[Buf]) -> Vec<u8> {
-    bufs.iter().flat_map(|buf| buf.iter().copied()).collect()
+    let mut bytes = Vec::with_capacity(bufs.iter().map(|buf| buf.len()).sum());
+    for buf in bufs {
+        bytes.extend_from_slice(buf);
+    }
+    bytes
 }
 
 /// The sectors of a write that a draw keeps.

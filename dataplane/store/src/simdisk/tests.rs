@@ -234,9 +234,14 @@ impl Model {
     }
 }
 
+thread_local! {
+    /// One for all cases: making a pool zeroes megabytes.
+    static POOL: Pool = Pool::new(4 << 20);
+}
+
 /// Runs `steps` on a disk and on the model at once.
 fn run(steps: &[Step]) -> (SimDisk, Model) {
-    let pool = Pool::new(16 << 20);
+    let pool = POOL.with(Pool::clone);
     let mut disk = SimDisk::new(LEN, SECTOR);
     let mut model = Model { ended: vec![Vec::new(); 32], ..Model::default() };
     for (id, step) in steps.iter().enumerate() {
