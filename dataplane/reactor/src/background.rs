@@ -108,7 +108,10 @@ pub fn spawn_background(task: impl Future<Output = ()> + 'static) {
 /// Lets the loop and other tasks run, if this task has had its slice. Cheap to call: one clock read.
 pub async fn pause_point() {
     let background = BACKGROUND.with_borrow(Clone::clone);
-    let Some(b) = background else { return };
+    let Some(b) = background else {
+        // The reactor has ended: never come back, so that the executor can end too.
+        return std::future::pending().await;
+    };
     b.active.set(true);
     if now().since(b.breathed.get()) >= limits::BACKGROUND_SLICE {
         // A failure (no memory) ends the pause early, and the loop meets it too.
