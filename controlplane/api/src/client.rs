@@ -1,9 +1,10 @@
 //! A client that finds the leader by itself.
 //!
-//! It asks the server that led last. A server that does not lead names the leader, which is asked next; one that cannot
-//! be reached or does not answer in time is skipped, and after a full round comes a pause. This goes on until the call's
-//! deadline. Every call may be made twice by such a retry; the calls that change something are safe against that: they are
-//! idempotent, or carry an id by which the leader knows the second attempt.
+//! It asks the server that led last. A server that does not lead names the leader, which is asked
+//! next; one that cannot be reached or does not answer in time is skipped, and after a full round
+//! comes a pause. This goes on until the call's deadline. Every call may be made twice by such a
+//! retry; the calls that change something are safe against that: they are idempotent, or carry an
+//! id by which the leader knows the second attempt.
 //!
 //! It runs on tokio. Threads of the data plane talk to a task that owns it.
 #![allow(clippy::disallowed_methods)] // A shell: it owns the calls' deadlines and its sockets.
@@ -63,7 +64,8 @@ enum Next {
 }
 
 impl MdsClient {
-    /// A client of the group whose members listen at `addresses` (`HOST:PORT`); connects at the first call.
+    /// A client of the group whose members listen at `addresses` (`HOST:PORT`); connects at the
+    /// first call.
     ///
     /// # Errors
     /// [`ApiError::Address`] when there is no address, or one makes no sense.
@@ -141,7 +143,8 @@ impl MdsClient {
         }
     }
 
-    /// Some of the volumes whose names start with `prefix`, those after `after`; `limit` 0 for the server's own.
+    /// Some of the volumes whose names start with `prefix`, those after `after`; `limit` 0 for the
+    /// server's own.
     pub async fn list_volumes_page(
         &self,
         prefix: &str,
@@ -178,7 +181,8 @@ impl MdsClient {
         self.call(request, async |mut s: Stub, q| s.resize_volume(q).await).await?.try_into()
     }
 
-    /// Takes a volume for exclusive use; `client` is what people see as its holder; `force` ends another session.
+    /// Takes a volume for exclusive use; `client` is what people see as its holder; `force` ends
+    /// another session.
     pub async fn attach_volume(
         &self,
         name: &str,
@@ -259,7 +263,8 @@ impl MdsClient {
         self.call_noting(request, &mut false, call).await
     }
 
-    /// Makes a call; sets `unsure` when an attempt failed in a way that leaves open whether it took effect.
+    /// Makes a call; sets `unsure` when an attempt failed in a way that leaves open whether it took
+    /// effect.
     async fn call_noting<Q: Clone, A, F: Future<Output = Result<Response<A>, Status>>>(
         &self,
         request: Q,
@@ -355,7 +360,8 @@ fn endpoint(address: &str) -> Result<Endpoint, ApiError> {
 
 impl Inner {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        // A panic while holding the lock leaves nothing half done: each critical section is one assignment.
+        // A panic while holding the lock leaves nothing half done: each critical section is one
+        // assignment.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

@@ -13,9 +13,11 @@ pub enum ApiError {
         /// For people.
         message: String,
     },
-    /// No leader answered before the deadline. A change that was asked for may or may not have been made.
+    /// No leader answered before the deadline. A change that was asked for may or may not have been
+    /// made.
     #[error(
-        "no leader among {addresses} within {waited_ms} ms: is a majority of the MDS running? (last: {last})"
+        "no leader among {addresses} within {waited_ms} ms: is a majority of the MDS running? \
+         (last: {last})"
     )]
     NoLeader {
         /// Who was asked.

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-/// Deadline of a call, redirects and retries included: well past an election (about 1 s), short enough that a person
-/// waits for the message.
+/// Deadline of a call, redirects and retries included: well past an election (about 1 s), short
+/// enough that a person waits for the message.
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Longest wait for one server before the next is asked: a metadata write takes milliseconds, an election a second.
+/// Longest wait for one server before the next is asked: a metadata write takes milliseconds, an
+/// election a second.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(2000);
 
-/// Longest wait for a TCP connection: two lost SYNs would take 3 s, and the other servers may well be up.
+/// Longest wait for a TCP connection: two lost SYNs would take 3 s, and the other servers may well
+/// be up.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// First and longest pause after all servers failed.

@@ -1,4 +1,5 @@
-//! Refusals: answers of the leader that a retry would not change, by a name that programs may branch on.
+//! Refusals: answers of the leader that a retry would not change, by a name that programs may
+//! branch on.
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};

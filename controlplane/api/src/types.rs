@@ -1,4 +1,5 @@
-//! The interface in Rust's own terms: what [`crate::MdsClient`] takes and returns. All of it serialises, for `--json`.
+//! The interface in Rust's own terms: what [`crate::MdsClient`] takes and returns. All of it
+//! serialises, for `--json`.
 
 use std::collections::BTreeMap;
 
@@ -103,7 +104,8 @@ pub struct Drop {
 pub struct HeartbeatReply {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Copysets with a replica on this chunkserver, and their members; the first is the preferred leader.
+    /// Copysets with a replica on this chunkserver, and their members; the first is the preferred
+    /// leader.
     pub replicas: BTreeMap<CopysetId, Vec<ShardAddr>>,
     /// Version of the topology.
     pub topology_version: u64,
@@ -182,7 +184,8 @@ pub struct Attachment {
     pub session: SessionId,
     /// Its epoch, for the fence of each request.
     pub epoch: Epoch,
-    /// Milliseconds after which a silent session may be replaced; keep it alive every third of that.
+    /// Milliseconds after which a silent session may be replaced; keep it alive every third of
+    /// that.
     pub lease_ms: u64,
     /// The cluster.
     pub cluster: ClusterId,

@@ -1,4 +1,5 @@
-//! Runs one metadata server: `mds_node ID DATA_DIR ID=HOST:PORT ...`, one pair per peer. Ends on SIGTERM or Ctrl-C.
+//! Runs one metadata server: `mds_node ID DATA_DIR ID=HOST:PORT ...`, one pair per peer. Ends on
+//! SIGTERM or Ctrl-C.
 
 use std::process::ExitCode;
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::error::MdsError;
 use crate::limits::PEERS_MAX;
 
-/// Configuration of one metadata server. All servers of a group are given the same `peers`, `cluster_name`, `replicas` and
-/// `timing`.
+/// Configuration of one metadata server. All servers of a group are given the same `peers`,
+/// `cluster_name`, `replicas` and `timing`.
 #[derive(Clone, Debug)]
 pub struct MdsConfig {
     /// Which of the peers this is.
@@ -40,7 +40,8 @@ pub struct Timing {
     pub chunkserver_silence: Duration,
     /// A session that is silent for so long may be displaced.
     pub session_lease: Duration,
-    /// Time without a new chunkserver before copysets are planned, so that a cluster that starts is planned as a whole.
+    /// Time without a new chunkserver before copysets are planned, so that a cluster that starts is
+    /// planned as a whole.
     pub settle: Duration,
     /// Period of the leader's background work.
     pub background: Duration,
@@ -122,8 +123,8 @@ impl MdsConfig {
         Ok(peers)
     }
 
-    /// Copysets that each shard should be the preferred leader of, so that it holds `copysets_per_shard` replicas or a few
-    /// more, and all shards lead the same number.
+    /// Copysets that each shard should be the preferred leader of, so that it holds
+    /// `copysets_per_shard` replicas or a few more, and all shards lead the same number.
     pub(crate) fn leads_per_shard(&self, replicas: u32) -> u32 {
         self.copysets_per_shard.div_ceil(replicas)
     }

@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `VERSION` | three lines: `format = 1`, `node = ID`, `cluster = NAME`; written last, when all else is there |
+//! | `VERSION` | lines `format = 1`, `node = ID`, `cluster = NAME`; written last of all |
 //! | `raft.redb` | log, vote and snapshot; see `raft/store.rs` |
 //!
 //! | `VERSION` | `raft.redb` | meaning |

@@ -35,7 +35,8 @@ pub enum MdsError {
     },
     /// The data directory belongs to another server.
     #[error(
-        "{path} belongs to MDS {theirs}, this is MDS {ours}: check the node id or the data directory"
+        "{path} belongs to MDS {theirs}, this is MDS {ours}: check the node id or the data \
+         directory"
     )]
     OtherNode {
         /// The directory.
@@ -47,7 +48,8 @@ pub enum MdsError {
     },
     /// The data directory belongs to another cluster.
     #[error(
-        "{path} belongs to cluster {theirs:?}, this is {ours:?}: check the name or the data directory"
+        "{path} belongs to cluster {theirs:?}, this is {ours:?}: check the name or the data \
+         directory"
     )]
     OtherCluster {
         /// The directory.
@@ -59,7 +61,8 @@ pub enum MdsError {
     },
     /// The data directory was written by another version.
     #[error(
-        "{path} has format {found}, this version reads {known}: use the version of Ogive that wrote it"
+        "{path} has format {found}, this version reads {known}: use the version of Ogive that \
+         wrote it"
     )]
     Version {
         /// The directory.
@@ -77,7 +80,8 @@ pub enum MdsError {
     },
     /// Data that was there is gone.
     #[error(
-        "{path} is incomplete, {missing} is missing: restore it; if this MDS's data is lost, do not start it with an \
+        "{path} is incomplete, {missing} is missing: restore it; if this MDS's data is lost, do \
+         not start it with an \
          empty directory while it is a member, since it forgot what it voted for"
     )]
     Incomplete {
@@ -88,7 +92,8 @@ pub enum MdsError {
     },
     /// The data does not make sense.
     #[error(
-        "{path} is damaged ({detail}): restore it from a backup; the other MDS have the same content"
+        "{path} is damaged ({detail}): restore it from a backup; the other MDS have the same \
+         content"
     )]
     Corrupt {
         /// The file.
@@ -98,7 +103,8 @@ pub enum MdsError {
     },
     /// The consensus engine stopped.
     #[error(
-        "the metadata log stopped: {0}; check the disk of the data directory, then start this MDS again"
+        "the metadata log stopped: {0}; check the disk of the data directory, then start this \
+         MDS again"
     )]
     Raft(String),
     /// The server loop failed.

@@ -1,7 +1,8 @@
 //! Whether this server leads, proved by a majority.
 //!
-//! A read of the state is right only on a leader that was still one after the read was asked for. The proof is a round of
-//! messages to the other servers; all who wait share the next round, so that any number of readers costs one at a time.
+//! A read of the state is right only on a leader that was still one after the read was asked for.
+//! The proof is a round of messages to the other servers; all who wait share the next round, so
+//! that any number of readers costs one at a time.
 #![allow(clippy::disallowed_methods)] // A shell: it reads the clock.
 
 use std::sync::Arc;
@@ -28,8 +29,9 @@ impl Gate {
         Gate { raft, peers, proved: Mutex::new(None) }
     }
 
-    /// Waits until it is proved that this server led at a moment not older than `age` before the call, and until all that was
-    /// committed by then is applied. With an `age` of zero, what is read after that is the newest there is.
+    /// Waits until it is proved that this server led at a moment not older than `age` before the
+    /// call, and until all that was committed by then is applied. With an `age` of zero, what is
+    /// read after that is the newest there is.
     pub(crate) async fn pass(&self, age: Duration) -> Result<(), Status> {
         let wanted = Instant::now().checked_sub(age);
         self.refuse_follower()?;

@@ -1,4 +1,5 @@
-//! Verdicts about copysets and the cluster. Pure, and truthful: what is not known is not called healthy.
+//! Verdicts about copysets and the cluster. Pure, and truthful: what is not known is not called
+//! healthy.
 
 use ogive_api::types::{Health, Presence, ReplicaReport, Role, names};
 use ogive_meta::Copyset;
@@ -24,7 +25,7 @@ pub(crate) struct Verdict {
 ///
 /// | leader reported | members | health |
 /// |---|---|---|
-/// | in the newest term | all online, reporting, well and caught up by the leader's account | healthy |
+/// | in the newest term | all online, reporting, well and caught up | healthy |
 /// | in the newest term | some of them are not | degraded |
 /// | no | a majority is offline | unavailable |
 /// | no | all that are not offline have reported, none leads | unavailable |
@@ -86,7 +87,8 @@ fn fault(
     }
 }
 
-/// Joins verdicts into the cluster's: unavailable is worse than degraded, degraded worse than unknown.
+/// Joins verdicts into the cluster's: unavailable is worse than degraded, degraded worse than
+/// unknown.
 pub(crate) struct Overall {
     health: Health,
     reasons: Vec<String>,

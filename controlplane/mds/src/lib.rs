@@ -1,8 +1,9 @@
 //! The metadata server: openraft, redb and tonic around the state machine of `ogive-meta`.
 //!
-//! A request takes this way: `service` (one file per group of calls) asks the `gate` whether this server leads, decides with
-//! `volatile` knowledge what the command shall say, hands it to the `proposer`, which makes one log entry of all commands that
-//! wait, and turns the state machine's reply into the answer. `background` creates copysets. `health` judges the cluster.
+//! A request takes this way: `service` (one file per group of calls) asks the `gate` whether this
+//! server leads, decides with `volatile` knowledge what the command shall say, hands it to the
+//! `proposer`, which makes one log entry of all commands that wait, and turns the state machine's
+//! reply into the answer. `background` creates copysets. `health` judges the cluster.
 //!
 //! - `raft`: log and snapshots in redb, the network between servers, the state machine's frame.
 //! - `datadir`: what lies in the data directory, and whose it is.

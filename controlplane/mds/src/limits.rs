@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
-/// Commands that may wait for the log. More than that means that the disk does not keep up: callers are told to come
-/// again rather than left to time out.
+/// Commands that may wait for the log. More than that means that the disk does not keep up: callers
+/// are told to come again rather than left to time out.
 pub const PROPOSALS_WAITING_MAX: usize = 1024;
 
-/// Commands of one log entry: enough to hide the cost of an fsync, few enough that an entry stays below a megabyte.
+/// Commands of one log entry: enough to hide the cost of an fsync, few enough that an entry stays
+/// below a megabyte.
 pub const COMMANDS_PER_ENTRY_MAX: usize = 128;
 
-/// Log entries after which a snapshot is taken. With entries of some hundred bytes the log stays in the megabytes, and a
-/// restart replays it in milliseconds.
+/// Log entries after which a snapshot is taken. With entries of some hundred bytes the log stays in
+/// the megabytes, and a restart replays it in milliseconds.
 pub const ENTRIES_PER_SNAPSHOT: u64 = 4096;
 
-/// Log entries kept behind a snapshot, so that a server that was away for a moment needs no snapshot.
+/// Log entries kept behind a snapshot, so that a server that was away for a moment needs no
+/// snapshot.
 pub const ENTRIES_KEPT: u64 = 2048;
 
-/// Entries of one append message; with [`COMMANDS_PER_ENTRY_MAX`] that stays below [`MESSAGE_BYTES_MAX`] by far.
+/// Entries of one append message; with [`COMMANDS_PER_ENTRY_MAX`] that stays below
+/// [`MESSAGE_BYTES_MAX`] by far.
 pub const ENTRIES_PER_APPEND_MAX: u64 = 64;
 
 /// Log operations written in one transaction.
@@ -25,7 +28,8 @@ pub const OPS_PER_COMMIT_MAX: usize = 256;
 /// Bytes of a snapshot sent at once.
 pub const SNAPSHOT_CHUNK_BYTES: u64 = 1 << 20;
 
-/// Largest message between or to servers; a heartbeat of a chunkserver with thousands of replicas takes a megabyte.
+/// Largest message between or to servers; a heartbeat of a chunkserver with thousands of replicas
+/// takes a megabyte.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
 /// Time that a change may take before the caller is told that no majority answers.
@@ -34,7 +38,8 @@ pub const WRITE_TIMEOUT: Duration = Duration::from_millis(1900);
 /// Time that a read may take to learn that this server still leads.
 pub const READ_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// Age up to which an earlier proof of leadership does for signs of life, which change nothing that is replicated.
+/// Age up to which an earlier proof of leadership does for signs of life, which change nothing that
+/// is replicated.
 pub const PROOF_AGE_MAX: Duration = Duration::from_millis(400);
 
 /// Time to wait before asking an unreachable server again.
@@ -55,7 +60,8 @@ pub const SEGMENTS_PER_REPLY_MAX: u32 = 4096;
 /// Replica reports of one heartbeat: what all shards of one chunkserver may hold.
 pub const REPORTS_MAX: usize = 65_536;
 
-/// Log entries up to which a follower counts as caught up. A busy leader always is a few batches ahead.
+/// Log entries up to which a follower counts as caught up. A busy leader always is a few batches
+/// ahead.
 pub const CAUGHT_UP_LAG_MAX: u64 = 1024;
 
 /// Servers of one group.

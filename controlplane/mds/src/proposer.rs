@@ -31,7 +31,8 @@ impl Proposer {
     /// Puts a command into the log and waits until it is committed and applied.
     ///
     /// # Errors
-    /// The refusal of the state machine; or unavailable, and then the command may still take effect.
+    /// The refusal of the state machine; or unavailable, and then the command may yet take
+    /// effect.
     pub(crate) async fn propose(&self, command: Command) -> Answer {
         let (tx, rx) = oneshot::channel();
         self.queue.try_send((command, tx)).map_err(|_| {

@@ -28,10 +28,11 @@ use crate::raft::service::RaftService;
 use crate::raft::{Raft, machine::SharedMeta, store::Saved, store::Store};
 use crate::service::MdsService;
 
-/// Runs a metadata server until `shutdown` completes. Needs a tokio runtime with timers and I/O; one thread is enough.
+/// Runs a metadata server until `shutdown` completes. Needs a tokio runtime with timers and I/O;
+/// one thread is enough.
 ///
-/// With an empty data directory it joins the group of its `peers`; the one with the lowest id sets the group up, which does
-/// no harm when that was done before.
+/// With an empty data directory it joins the group of its `peers`; the one with the lowest id sets
+/// the group up, which does no harm when that was done before.
 ///
 /// # Errors
 /// See [`MdsError`].
@@ -41,7 +42,8 @@ pub async fn serve(
 ) -> Result<(), MdsError> {
     let addresses = config.checked_peers()?;
     let peers = Peers::new(config.node_id, config.cluster_name.clone(), addresses);
-    // The directory comes first: two servers that were started with one configuration hear of that, and not of the port.
+    // The directory comes first: two servers that were started with one configuration hear of that,
+    // and not of the port.
     let (store, saved) = datadir::open(&config)?;
     let listener = listen(&config.listen_address()?).await?;
     let (raft, shared) = start_raft(&config, store, saved, peers.clone()).await?;
@@ -159,7 +161,8 @@ async fn serve_until(
     result
 }
 
-/// Completes with the reason when the engine has stopped by itself, for example because the disk is full.
+/// Completes with the reason when the engine has stopped by itself, for example because the disk is
+/// full.
 async fn engine_stops(raft: &Raft) -> String {
     let mut metrics = raft.metrics();
     let stopped = metrics.wait_for(|m| m.running_state.is_err()).await;
@@ -167,8 +170,9 @@ async fn engine_stops(raft: &Raft) -> String {
     reason.unwrap_or_else(|| "it has ended".to_owned())
 }
 
-/// Sets the group up, when this is the server with the lowest id and it was not done before. Every server would write the
-/// same first entry, so that a second attempt could not disagree with the first.
+/// Sets the group up, when this is the server with the lowest id and it was not done before. Every
+/// server would write the same first entry, so that a second attempt could not disagree with the
+/// first.
 async fn set_up_group(raft: Raft, peers: Arc<Peers>, own: u64) {
     if peers.addresses().keys().next() != Some(&own) {
         return;

@@ -1,8 +1,10 @@
-//! What only the leader knows, and forgets: who was heard of and when. Pure: time comes as an argument.
+//! What only the leader knows, and forgets: who was heard of and when. Pure: time comes as an
+//! argument.
 //!
-//! A new leader knows nothing. Until the time-out has passed since it took over, a chunkserver that it has not heard of is
-//! `Unknown`, and a session that it has not heard of is alive: nobody is declared dead for a silence that this server could
-//! not have heard. See `design/0001-volatile-leases.md`.
+//! A new leader knows nothing. Until the time-out has passed since it took over, a chunkserver that
+//! it has not heard of is `Unknown`, and a session that it has not heard of is alive: nobody is
+//! declared dead for a silence that this server could not have heard. See
+//! `design/0001-volatile-leases.md`.
 
 use std::collections::BTreeMap;
 
@@ -32,7 +34,8 @@ pub(crate) struct Seen {
 }
 
 impl Volatile {
-    /// Must be called before anything else: forgets everything when this server leads in a new term.
+    /// Must be called before anything else: forgets everything when this server leads in a new
+    /// term.
     pub(crate) fn lead(&mut self, term: u64, now: Time) {
         if self.term != term {
             *self = Volatile { term, since: now, registered: now, ..Volatile::default() };

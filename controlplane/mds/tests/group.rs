@@ -1,4 +1,5 @@
-//! Servers that are killed, stopped and restarted: what was acknowledged stays, and there is one leader.
+//! Servers that are killed, stopped and restarted: what was acknowledged stays, and there is one
+//! leader.
 #![allow(clippy::disallowed_methods)] // Tests own clocks.
 
 mod common;

@@ -3,7 +3,8 @@
 use ogive_types::{ChunkserverId, ClusterId, CopysetId, Epoch, SessionId, VolumeId};
 use serde::{Deserialize, Serialize};
 
-/// A refusal. Part of the replicated history: the same command on the same state gives the same refusal.
+/// A refusal. Part of the replicated history: the same command on the same state gives the same
+/// refusal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum MetaError {
     /// The cluster has no id yet.
@@ -33,7 +34,8 @@ pub enum MetaError {
     BadShards(usize),
     /// A device that was registered comes back with fewer shards, but replicas live on them.
     #[error(
-        "chunkserver {server} was registered with {had} shards and comes back with {has}: start it as before, its \
+        "chunkserver {server} was registered with {had} shards and comes back with {has}: start \
+         it as before, its \
          replicas live on all of them"
     )]
     ShardsLost {
@@ -46,7 +48,8 @@ pub enum MetaError {
     },
     /// A registered device comes back in another zone while it holds replicas.
     #[error(
-        "chunkserver {server} was registered in zone {had:?} and comes back in {has:?}: its replicas were placed for \
+        "chunkserver {server} was registered in zone {had:?} and comes back in {has:?}: its \
+         replicas were placed for \
          the old zone; start it with that"
     )]
     ZoneChanged {
@@ -59,7 +62,8 @@ pub enum MetaError {
     },
     /// A device or client belongs to another cluster.
     #[error(
-        "it belongs to cluster {theirs}, this is {ours}: check the MDS addresses, or format the device anew"
+        "it belongs to cluster {theirs}, this is {ours}: check the MDS addresses, or format the \
+         device anew"
     )]
     WrongCluster {
         /// Cluster of the device.
@@ -72,7 +76,8 @@ pub enum MetaError {
     NoChunkserver(ChunkserverId),
     /// The id belongs to another device.
     #[error(
-        "chunkserver {0} is another device: is a copy of a device running, or an id written by hand?"
+        "chunkserver {0} is another device: is a copy of a device running, or an id written by \
+         hand?"
     )]
     WrongDevice(ChunkserverId),
     /// A limit of the state is reached.
@@ -108,7 +113,8 @@ pub enum MetaError {
     },
     /// Volumes do not shrink.
     #[error(
-        "volume {name:?} has {has} bytes and cannot shrink to {wanted}: copy it to a smaller volume instead"
+        "volume {name:?} has {has} bytes and cannot shrink to {wanted}: copy it to a smaller \
+         volume instead"
     )]
     Shrink {
         /// The volume.
@@ -120,7 +126,8 @@ pub enum MetaError {
     },
     /// The session has ended.
     #[error(
-        "session {0} has ended: the volume was detached, or attached by another client; attach again"
+        "session {0} has ended: the volume was detached, or attached by another client; attach \
+         again"
     )]
     SessionGone(SessionId),
     /// A newer attachment exists.

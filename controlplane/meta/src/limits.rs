@@ -1,5 +1,5 @@
-//! Limits of the state, each with its reason. They keep the whole state within the memory of one server and within one
-//! snapshot.
+//! Limits of the state, each with its reason. They keep the whole state within the memory of one
+//! server and within one snapshot.
 
 /// Longest volume name in bytes; what file systems allow a name.
 pub const VOLUME_NAME_BYTES_MAX: usize = 255;
@@ -43,8 +43,8 @@ pub const REPLICAS_MAX: usize = 9;
 /// Copysets that share a segment: one per chunk.
 pub const COPYSETS_PER_SEGMENT_MAX: u32 = ogive_types::layout::CHUNKS_PER_SEGMENT;
 
-/// Copysets that share a segment unless the volume says otherwise: enough that one busy segment uses several leaders,
-/// few enough that it does not touch every chunkserver.
+/// Copysets that share a segment unless the volume says otherwise: enough that one busy segment
+/// uses several leaders, few enough that it does not touch every chunkserver.
 pub const COPYSETS_PER_SEGMENT_DEFAULT: u32 = 6;
 
 const _: () = assert!(VOLUME_BYTES_MAX / ogive_types::SEGMENT_BYTES <= u16::MAX as u64 + 1);

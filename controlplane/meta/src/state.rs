@@ -143,7 +143,8 @@ impl Meta {
         self.chunkservers.values().map(|c| c.zone.as_str()).collect::<BTreeSet<_>>().len()
     }
 
-    /// What each shard holds and leads, for the planner; only of the chunkservers that `usable` accepts.
+    /// What each shard holds and leads, for the planner; only of the chunkservers that `usable`
+    /// accepts.
     pub fn shard_uses(&self, usable: impl Fn(ChunkserverId) -> bool) -> Vec<ShardUse> {
         let mut uses: BTreeMap<ShardAddr, ShardUse> = BTreeMap::new();
         for server in self.chunkservers.values().filter(|c| usable(c.id)) {
@@ -163,7 +164,8 @@ impl Meta {
         uses.into_values().collect()
     }
 
-    /// Panics unless the state is one that commands can have made. For tests, and for states read from a disk.
+    /// Panics unless the state is one that commands can have made. For tests, and for states read
+    /// from a disk.
     pub fn check(&self) {
         assert_eq!(self.devices.len(), self.chunkservers.len(), "one device per chunkserver");
         for (&id, server) in &self.chunkservers {

@@ -1,4 +1,5 @@
-//! The state machine under random commands: its invariants hold, epochs only grow, and it is deterministic.
+//! The state machine under random commands: its invariants hold, epochs only grow, and it is
+//! deterministic.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +20,8 @@ fn command() -> impl Strategy<Value = Command> {
     };
     let options = VolumeOptions { layout: Layout::default(), copysets_per_segment: 2 };
     let server = (1u128..7, 0u32..4, 1usize..3);
-    let member = (1u32..7, 0u16..2).prop_map(|(s, shard)| ShardAddr {
-        server: ChunkserverId(s),
-        shard,
-    });
+    let member =
+        (1u32..7, 0u16..2).prop_map(|(s, shard)| ShardAddr { server: ChunkserverId(s), shard });
     prop_oneof![
         (1u128..3).prop_map(|id| Command::InitCluster(InitCluster {
             id: ClusterId(id),

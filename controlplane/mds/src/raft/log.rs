@@ -1,7 +1,8 @@
 //! The log: in memory for reading, in redb for keeping.
 //!
-//! Everything that was not purged is held in memory: a few thousand entries of a few hundred bytes (see
-//! [`crate::limits::ENTRIES_PER_SNAPSHOT`]). So replication never waits for the disk to read what was just written.
+//! Everything that was not purged is held in memory: a few thousand entries of a few hundred bytes
+//! (see [`crate::limits::ENTRIES_PER_SNAPSHOT`]). So replication never waits for the disk to read
+//! what was just written.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -1,8 +1,8 @@
 //! The state machine's frame: the state in memory, its snapshots in redb.
 //!
-//! Applying writes nothing. After a restart the state is that of the newest snapshot, and the log behind it is applied again as
-//! soon as the group says how far it is committed. Reads are answered only behind that (see `gate.rs`), so nobody
-//! sees the state of the past.
+//! Applying writes nothing. After a restart the state is that of the newest snapshot, and the log
+//! behind it is applied again as soon as the group says how far it is committed. Reads are answered
+//! only behind that (see `gate.rs`), so nobody sees the state of the past.
 //!
 //! A snapshot is one byte, the version of its format (1), and the postcard form of `Meta`.
 

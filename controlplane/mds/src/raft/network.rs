@@ -138,7 +138,8 @@ impl Link {
         let mut request = Request::new(message);
         request.set_timeout(option.hard_ttl());
         let client = self.peers.client(self.target, &self.fallback).map_err(Failed::Way)?;
-        // Any failure counts as unreachable: an immediate retry would spin while the peer is down or refuses us.
+        // Any failure counts as unreachable: an immediate retry would spin while the peer is down
+        // or refuses us.
         let answer = send(client, request).await.map_err(|status| {
             tracing::debug!(peer = self.target, "no answer: {}", status.message());
             Failed::Way(Unreachable::new(&status))

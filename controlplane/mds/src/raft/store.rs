@@ -8,9 +8,9 @@
 //! | `state` | `snapshot-meta` | postcard of the snapshot's metadata |
 //! | `state` | `snapshot-data` | the snapshot: see `machine.rs` |
 //!
-//! One thread owns all writing. It takes every operation that waits, carries them out in order in one transaction, commits it
-//! durably, and only then tells those who asked: what was acknowledged is on the disk, and operations that arrive while a
-//! commit runs share the next one.
+//! One thread owns all writing. It takes every operation that waits, carries them out in order in
+//! one transaction, commits it durably, and only then tells those who asked: what was acknowledged
+//! is on the disk, and operations that arrive while a commit runs share the next one.
 #![allow(clippy::disallowed_methods)] // A shell: it starts the thread that owns the file.
 
 use std::io;

@@ -61,7 +61,8 @@ pub(super) async fn heartbeat(
     }
     node.pass_recent().await?;
     let known = node.read(|m| m.chunkserver(id, device).map(|c| c.endpoints.clone()));
-    // An earlier proof of leadership does not cover the newest registration: look again before sending anyone away.
+    // An earlier proof of leadership does not cover the newest registration: look again before
+    // sending anyone away.
     let known = match known {
         Err(MetaError::NoChunkserver(_)) => {
             node.pass().await?;

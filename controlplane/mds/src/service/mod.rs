@@ -64,7 +64,8 @@ fn unexpected(reply: &Reply) -> Status {
     Status::internal(format!("the state machine gave an unexpected reply: {reply:?}"))
 }
 
-/// Which session of a volume a request may end: any by force, otherwise one whose lease has run out.
+/// Which session of a volume a request may end: any by force, otherwise one whose lease has run
+/// out.
 fn displace(node: &Node, name: &str, force: bool) -> Displace {
     if force {
         return Displace::Anybody;
@@ -80,7 +81,8 @@ fn displace(node: &Node, name: &str, force: bool) -> Displace {
     }
 }
 
-/// A volume as a message. `segments` is given apart, since replies of commands carry no segment map.
+/// A volume as a message. `segments` is given apart, since replies of commands carry no segment
+/// map.
 fn volume_message(node: &Node, v: &Volume, segments: usize) -> pb::Volume {
     let now = node.now();
     let alive = |id| node.volatile().session_alive(id, now, &node.config.timing);

@@ -39,7 +39,8 @@ fn options(l: pb::VolumeLayout) -> Result<VolumeOptions, Status> {
     let layout = u32::try_from(chunks).ok().and_then(|chunks| Layout::new(unit, chunks));
     let layout = layout.ok_or_else(|| {
         invalid(format!(
-            "a stripe unit of {unit} bytes over {chunks} chunks is impossible: use powers of two, units from 4 KiB \
+            "a stripe unit of {unit} bytes over {chunks} chunks is impossible: use powers of \
+             two, units from 4 KiB \
              to 16 MiB and up to 64 chunks"
         ))
     })?;
@@ -56,7 +57,8 @@ pub(super) async fn list_volumes(
         0 => VOLUMES_PER_PAGE_MAX,
         asked => asked.min(VOLUMES_PER_PAGE_MAX),
     } as usize;
-    // Names that start with the prefix lie in one stretch, which begins just behind all smaller ones.
+    // Names that start with the prefix lie in one stretch, which begins just behind all smaller
+    // ones.
     let found: Vec<_> = node.read(|m| {
         let exact = (r.after < r.prefix).then(|| m.volume_named(&r.prefix).ok()).flatten();
         let after = if r.after < r.prefix { &r.prefix } else { &r.after };

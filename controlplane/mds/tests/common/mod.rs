@@ -1,7 +1,8 @@
 //! A group of real metadata servers: processes of their own, on loopback, with files on the disk.
 //!
-//! A server is this very test program, started again with [`CHILD`] set: `child_entry` then runs the server instead of a test.
-#![allow(dead_code, clippy::disallowed_methods)] // Tests own processes and clocks; not each uses all helpers.
+//! A server is this very test program, started again with [`CHILD`] set: `child_entry` then runs
+//! the server instead of a test.
+#![allow(dead_code, clippy::disallowed_methods)] // Not each test uses all helpers.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ use uuid::Uuid;
 
 const CHILD: &str = "OGIVE_TEST_MDS";
 
-/// Call from a test named `child_entry`: runs a server when this process was started for that, and then never returns.
+/// Call from a test named `child_entry`: runs a server when this process was started for that, and
+/// then never returns.
 pub fn run_as_child() {
     let Ok(spec) = std::env::var(CHILD) else { return };
     let mut words = spec.split_whitespace();

@@ -9,8 +9,8 @@ use crate::limits::SEGMENTS_MAX;
 use crate::plan::{CopysetUse, plan_segment};
 use crate::state::Meta;
 
-/// Chooses the copysets of a segment, once and for all: later requests get the same answer. Only the newest attachment
-/// may ask.
+/// Chooses the copysets of a segment, once and for all: later requests get the same answer. Only
+/// the newest attachment may ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AllocateSegment {
     /// The volume.

@@ -9,8 +9,9 @@ use crate::error::MetaError;
 use crate::model::Session;
 use crate::state::Meta;
 
-/// Attaches a volume for exclusive use. Each attachment has a higher epoch than all before, and the data plane refuses
-/// requests of older epochs: whoever was displaced can do no harm, whether it knows or not.
+/// Attaches a volume for exclusive use. Each attachment has a higher epoch than all before, and the
+/// data plane refuses requests of older epochs: whoever was displaced can do no harm, whether it
+/// knows or not.
 ///
 /// | held by | displace | result |
 /// |---|---|---|

@@ -12,10 +12,12 @@ use crate::model::Copyset;
 use crate::plan;
 use crate::state::Meta;
 
-/// Adds copysets. Refused as a whole when it was planned on another state or one of them breaks a rule.
+/// Adds copysets. Refused as a whole when it was planned on another state or one of them breaks a
+/// rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateCopysets {
-    /// [`Meta::last_copyset`] when it was planned: two leaders, or one twice, must not carry out the same plan.
+    /// [`Meta::last_copyset`] when it was planned: two leaders, or one twice, must not carry out
+    /// the same plan.
     pub last_copyset: CopysetId,
     /// Members of each, the preferred leader first.
     pub copysets: Vec<Vec<ShardAddr>>,

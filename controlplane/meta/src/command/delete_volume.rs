@@ -7,7 +7,8 @@ use crate::error::MetaError;
 use crate::model::Drop;
 use crate::state::Meta;
 
-/// Deletes a volume. Its name is free at once; its space is freed as the copysets' leaders report their drops.
+/// Deletes a volume. Its name is free at once; its space is freed as the copysets' leaders report
+/// their drops.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeleteVolume {
     /// Its name.

@@ -7,7 +7,8 @@ use super::Reply;
 use crate::error::MetaError;
 use crate::state::Meta;
 
-/// Ends a session. One that has ended already, with its volume or without, is no error: its holder wants it gone.
+/// Ends a session. One that has ended already, with its volume or without, is no error: its holder
+/// wants it gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DetachVolume {
     /// The volume.

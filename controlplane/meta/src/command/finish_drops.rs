@@ -7,8 +7,8 @@ use crate::error::MetaError;
 use crate::model::Drop;
 use crate::state::Meta;
 
-/// Proposed when a copyset's leader reports that drops are committed there. Ones that are not known any more are no
-/// error: they were reported before.
+/// Proposed when a copyset's leader reports that drops are committed there. Ones that are not known
+/// any more are no error: they were reported before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FinishDrops {
     /// The drops.

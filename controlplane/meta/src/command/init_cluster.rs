@@ -9,7 +9,8 @@ use crate::limits::REPLICAS_MAX;
 use crate::model::Cluster;
 use crate::state::Meta;
 
-/// Proposed by every new leader that finds no cluster; the first one counts, later ones are told what it said.
+/// Proposed by every new leader that finds no cluster; the first one counts, later ones are told
+/// what it said.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InitCluster {
     /// Drawn at random by the leader, not zero.

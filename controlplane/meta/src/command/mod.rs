@@ -1,5 +1,5 @@
-//! Commands, one per file. Each `apply` checks everything first and then changes the state, so that a refusal changes
-//! nothing.
+//! Commands, one per file. Each `apply` checks everything first and then changes the state, so that
+//! a refusal changes nothing.
 
 mod allocate_segment;
 mod attach_volume;

@@ -18,7 +18,8 @@ pub struct ShardUse {
     pub leads: u32,
 }
 
-/// Plans copysets until every shard is the preferred leader of `leads` of them, at most `limit` at once.
+/// Plans copysets until every shard is the preferred leader of `leads` of them, at most `limit` at
+/// once.
 ///
 /// | situation | decision |
 /// |---|---|
@@ -28,9 +29,9 @@ pub struct ShardUse {
 /// | as each further member | of the zones not yet used, the shard that holds fewest, counting those that it has yet to |
 /// | | lead; of those the one that shares fewest of the copysets planned here with the members so far; then by address |
 ///
-/// A shard thus leads exactly `leads` copysets and, with zones of equal size, holds `leads * replicas` replicas. Sharing
-/// few copysets spreads the recovery of a lost shard over many others. Shards that join later get copysets of their
-/// own; the old ones stay where they are.
+/// A shard thus leads exactly `leads` copysets and, with zones of equal size, holds `leads *
+/// replicas` replicas. Sharing few copysets spreads the recovery of a lost shard over many others.
+/// Shards that join later get copysets of their own; the old ones stay where they are.
 pub fn plan_copysets(
     shards: &[ShardUse],
     replicas: usize,

@@ -12,7 +12,8 @@ pub use segment::{CopysetUse, plan_segment};
 
 use crate::model::Chunkserver;
 
-/// Says why `members` may not form a copyset of these chunkservers: each must exist, and their zones must be distinct.
+/// Says why `members` may not form a copyset of these chunkservers: each must exist, and their
+/// zones must be distinct.
 ///
 /// # Errors
 /// The reason, for people.

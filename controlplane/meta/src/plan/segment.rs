@@ -27,8 +27,8 @@ pub struct CopysetUse {
 /// | | with fewest segments; then by id |
 /// | all are avoided | as if none were: waiting for a copyset to recover is better than no space |
 ///
-/// The order matters: chunk `n` of the segment lies in the copyset at place `n` modulo their number, so that neighbouring
-/// chunks have different leaders.
+/// The order matters: chunk `n` of the segment lies in the copyset at place `n` modulo their
+/// number, so that neighbouring chunks have different leaders.
 pub fn plan_segment(copysets: &[CopysetUse], count: usize) -> Vec<CopysetId> {
     let all_avoided = copysets.iter().all(|c| c.avoid);
     let mut left: Vec<&CopysetUse> = copysets.iter().filter(|c| all_avoided || !c.avoid).collect();
