@@ -27,9 +27,11 @@ demo: tools-demo ## Starts a cluster here, puts files on a volume, kills a repli
 build: ## Builds the release binary
 	$(CARGO) build --release --bin ogive
 
-test: tools-test unit doctest process-tests ## Installs the tests' tools and runs all tests
+test: ## Installs the tests' tools and runs all tests
+	@.ci/jobs tools unit doctest build sim-smoke crash interop-nbd fs-on-volume cluster
 
-lint: fmt-check clippy tidy dependencies ## Format, clippy, tidy tests, dependency checks
+lint: ## Format, clippy, tidy tests, dependency checks
+	@.ci/jobs lint tidy dependencies
 
 bench: build ## Benchmark of a volume: make bench ARGS="--uri nbd://HOST:PORT/NAME --depth 32"
 	$(TARGET)/release/ogive bench volume $(ARGS)
@@ -40,7 +42,7 @@ sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
 clean: ## Removes what was built
 	$(CARGO) clean
 
-# Parts of the above, which .ci/run calls by name.
+# Parts of the above, which .ci/jobs calls by name.
 
 tools-demo:
 	@.ci/install demo
