@@ -134,14 +134,15 @@ impl Peers {
         true
     }
 
-    /// A connection ended; the calls that died with it.
-    pub(crate) fn closed(&mut self, conn: ConnId, now: Time) -> Vec<PeerCall> {
-        let Some(addr) = self.by_conn.remove(&conn) else { return Vec::new() };
+    /// A connection ended. If it was one of ours: the peer, and the calls that died with it.
+    pub(crate) fn closed(&mut self, conn: ConnId, now: Time) -> Option<(ShardAddr, Vec<PeerCall>)> {
+        let addr = self.by_conn.remove(&conn)?;
         let peer = self.known.get_mut(&addr).expect("by_conn names known peers");
         peer.link = Link::Down;
         peer.retry_at = now + peer.pause;
         peer.pause = (peer.pause * 2).min(RECONNECT_MAX);
-        self.requests.closed(conn).into_iter().map(|(_, call)| call).collect()
+        let calls = self.requests.closed(conn).into_iter().map(|(_, call)| call).collect();
+        Some((addr, calls))
     }
 
     /// Whether requests can reach the peer.

@@ -224,12 +224,17 @@ impl Shard {
         if let Some(Conn { identity: Identity::Client { session } }) = self.conns.remove(&conn) {
             self.sessions.disconnected(session);
         }
-        let lost = self.peers.closed(conn, now);
+        let Some((peer, lost)) = self.peers.closed(conn, now) else { return };
         if !lost.is_empty() {
             tracing::debug!(?conn, %reason, calls = lost.len(), "calls lost with their connection");
         }
         for call in lost {
             self.lost(call, now, out);
+        }
+        // A delta may have had nothing under way just then; it starts over when the core asks again.
+        let deltas = self.groups.values().filter(|g| g.deltas.contains_key(&peer));
+        for id in deltas.map(|g| g.id).collect::<Vec<_>>() {
+            self.delta_failed(id, peer);
         }
     }
 
