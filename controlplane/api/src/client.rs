@@ -294,7 +294,6 @@ impl MdsClient {
                     Status::deadline_exceeded(format!("no answer in {} ms", limit.as_millis()))
                 }
             };
-            *unsure |= leader_of(&status).is_none();
             last = format!("{address}: {}", status.message());
             match judge(&address, status) {
                 Next::Give(error) => return Err(error),
@@ -303,7 +302,12 @@ impl MdsClient {
                     self.inner.led(&leader);
                     continue;
                 }
-                Next::Ask(_) | Next::Skip => self.inner.skip(&address),
+                Next::Ask(_) => self.inner.skip(&address),
+                Next::Skip => {
+                    // The answer is lost, the change may be made.
+                    *unsure = true;
+                    self.inner.skip(&address);
+                }
             }
             failed += 1;
             if failed % self.inner.addresses.len() == 0 {

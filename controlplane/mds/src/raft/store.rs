@@ -57,7 +57,24 @@ pub(crate) struct Saved {
 #[derive(Clone)]
 pub(crate) struct Store {
     db: Arc<Database>,
-    ops: mpsc::Sender<(Op, Done)>,
+    writer: Arc<Writer>,
+}
+
+/// The thread that writes. Dropping it waits until what was queued is written and the thread has let
+/// go of the file, so that it can be opened again.
+struct Writer {
+    ops: Option<mpsc::Sender<(Op, Done)>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.ops.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported where it happened.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Opens or makes the file and reads what is in it.
@@ -73,15 +90,16 @@ pub(crate) fn open(path: &Path) -> Result<(Store, Saved), MdsError> {
     let db = Arc::new(db);
     let (ops, queue) = mpsc::channel();
     let writer = db.clone();
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name("mds-log".into())
         .spawn(move || write_loop(&writer, &queue))
         .map_err(|source| MdsError::DataDir {
-        what: "start the writer of",
-        path: path.into(),
-        source,
-    })?;
-    Ok((Store { db, ops }, saved))
+            what: "start the writer of",
+            path: path.into(),
+            source,
+        })?;
+    let writer = Writer { ops: Some(ops), thread: Some(thread) };
+    Ok((Store { db, writer: Arc::new(writer) }, saved))
 }
 
 fn open_error(path: &Path, e: DatabaseError) -> MdsError {
@@ -205,7 +223,8 @@ fn write(db: &Database, ops: Vec<Op>) -> Result<(), redb::Error> {
 impl Store {
     /// Queues an operation; `done` is called once it is on the disk.
     pub(crate) fn submit(&self, op: Op, done: Done) {
-        if let Err(mpsc::SendError((_, done))) = self.ops.send((op, done)) {
+        let ops = self.writer.ops.as_ref().expect("there until the last clone is dropped");
+        if let Err(mpsc::SendError((_, done))) = ops.send((op, done)) {
             done(Err(io::Error::other("the writer of the metadata log has ended")));
         }
     }
