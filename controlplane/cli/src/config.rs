@@ -1,8 +1,9 @@
 //! The configuration file: defaults for options, below environment variables and flags.
 //!
-//! A table is named after a subcommand (`[chunkserver]`, `[volume.create]`), a key after a long option (`zone = "a"`).
-//! Keys outside of a table hold for all subcommands that have such an option. The values become clap's defaults, so that
-//! the file is checked by the same parsers, and `--help` shows what is in force.
+//! A table is named after a subcommand (`[chunkserver]`, `[volume.create]`), a key after a long
+//! option (`zone = "a"`). Keys outside of a table hold for all subcommands that have such an
+//! option. The values become clap's defaults, so that the file is checked by the same parsers, and
+//! `--help` shows what is in force.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,9 @@ pub enum ConfigError {
     #[error("{0} is not valid TOML: {1}")]
     Syntax(PathBuf, toml::de::Error),
     /// It sets something that does not exist.
-    #[error("{file}: '{key}' is neither a subcommand nor one of its options; `ogive help` lists them")]
+    #[error(
+        "{file}: '{key}' is neither a subcommand nor one of its options; `ogive help` lists them"
+    )]
     Unknown {
         /// The file.
         file: PathBuf,
@@ -76,8 +79,10 @@ fn apply_table(
                 return Err(ConfigError::Unknown { file: file.to_owned(), key: path });
             }
             value => {
-                let texts = texts(value)
-                    .ok_or_else(|| ConfigError::Value { file: file.to_owned(), key: path.clone() })?;
+                let texts = texts(value).ok_or_else(|| ConfigError::Value {
+                    file: file.to_owned(),
+                    key: path.clone(),
+                })?;
                 let mut used = false;
                 command = set_default(command, key, &texts, prefix.is_empty(), &mut used);
                 if !used {
@@ -97,13 +102,15 @@ fn set_default(
     deep: bool,
     used: &mut bool,
 ) -> Command {
-    let id = command.get_arguments().find(|a| a.get_long() == Some(key)).map(|a| a.get_id().clone());
+    let id =
+        command.get_arguments().find(|a| a.get_long() == Some(key)).map(|a| a.get_id().clone());
     if let Some(id) = id {
         *used = true;
         command = command.mut_arg(id, |arg| arg.default_values(values.to_vec()).required(false));
     }
     if deep {
-        let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        let names: Vec<String> =
+            command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
         for name in names {
             command = command.mut_subcommand(name, |sub| set_default(sub, key, values, true, used));
         }

@@ -5,14 +5,22 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 /// Prints a result as JSON when `json` is set, and with `human` otherwise.
-///
-/// A reader that goes away (`ogive status | head`) is not an error.
-pub fn print<T: Serialize>(json: bool, result: &T, human: impl FnOnce(&T) -> String) -> io::Result<()> {
+pub fn print<T: Serialize>(
+    json: bool,
+    result: &T,
+    human: impl FnOnce(&T) -> String,
+) -> io::Result<()> {
     let mut text = if json { serde_json::to_string(result)? } else { human(result) };
     if !text.ends_with('\n') {
         text.push('\n');
     }
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    write(text.as_bytes())
+}
+
+/// Writes to standard output. A reader that goes away (`ogive status | head`) is not an error.
+pub fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,
     }
@@ -39,9 +47,11 @@ impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let columns = self.rows[0].len();
         let cell = |row: &Vec<String>, i: usize| row.get(i).map_or(0, |c| c.chars().count());
-        let widths: Vec<usize> =
-            (0..columns).map(|i| self.rows.iter().map(|row| cell(row, i)).max().unwrap_or(0)).collect();
-        let numeric: Vec<bool> = (0..columns).map(|i| self.rows[1..].iter().all(|r| is_number(r, i))).collect();
+        let widths: Vec<usize> = (0..columns)
+            .map(|i| self.rows.iter().map(|row| cell(row, i)).max().unwrap_or(0))
+            .collect();
+        let numeric: Vec<bool> =
+            (0..columns).map(|i| self.rows[1..].iter().all(|r| is_number(r, i))).collect();
         for row in &self.rows {
             let mut line = String::new();
             for (i, text) in row.iter().enumerate() {
@@ -57,7 +67,8 @@ impl std::fmt::Display for Table {
 }
 
 fn is_number(row: &[String], column: usize) -> bool {
-    row.get(column).is_none_or(|c| c.is_empty() || c == "-" || c.starts_with(|ch: char| ch.is_ascii_digit()))
+    row.get(column)
+        .is_none_or(|c| c.is_empty() || c == "-" || c.starts_with(|ch: char| ch.is_ascii_digit()))
 }
 
 /// A size for people, in powers of 1024.

@@ -23,7 +23,7 @@ use crate::error::MdsError;
 use crate::raft::store::{self, Saved, Store};
 
 /// Version of everything in the directory.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Label {

@@ -23,5 +23,6 @@ mod service;
 mod volatile;
 
 pub use config::{MdsConfig, Timing};
+pub use datadir::FORMAT as FORMAT_VERSION;
 pub use error::MdsError;
 pub use server::serve;

@@ -4,6 +4,7 @@
 //!   in, bytes out;
 //! - [`NbdServer`]: sockets around such sessions, polled by the loop that also runs the volume's
 //!   client;
+//! - [`Gateway`]: the loop itself, in a reactor;
 //! - [`limits`]: how much a client may ask of a gateway.
 
 mod conn;
@@ -11,8 +12,10 @@ pub mod limits;
 mod listen;
 pub mod nbd;
 mod server;
+mod service;
 mod socket;
 
 pub use listen::{ListenError, NbdListen};
 pub use nbd::{Export, ExportId, ExportRequest, Exports};
 pub use server::{ConnKey, NbdConfig, NbdServer};
+pub use service::{Ask, Gateway, GatewayConfig, ServedVolume, StartError, Tell};

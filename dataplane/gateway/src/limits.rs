@@ -37,3 +37,14 @@ pub const POLL_BYTES_MAX: usize = 1 << 20;
 pub const STARVED_RETRY: Duration = Duration::from_millis(1);
 /// Connections that wait to be accepted.
 pub const BACKLOG: i32 = 64;
+/// Messages of the control side that wait for the loop: one answer for each segment that a burst of
+/// first writes touches, many times over.
+pub const CONTROL_QUEUE: usize = 4096;
+/// Longest wait for requests in flight when a gateway is told to end: what init systems grant, less
+/// the time to detach.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Volumes of one gateway: each has a transport with a descriptor that the reactor waits on, and a
+/// reactor waits on few.
+pub const VOLUMES_MAX: usize = 48;
+
+const _: () = assert!(VOLUMES_MAX + 4 <= ogive_reactor::limits::WAKE_FDS_MAX);

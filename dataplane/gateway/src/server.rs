@@ -26,7 +26,7 @@ const LISTENER_BASE: u64 = 1 << 63;
 
 /// A connection of one server; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnKey(u64);
+pub struct ConnKey(pub(crate) u64);
 
 /// What to serve, and where.
 #[derive(Clone, Debug)]

@@ -19,7 +19,8 @@ pub struct DemoArgs {
     #[arg(long, conflicts_with = "keep")]
     pub stop: bool,
     /// Size of each of the three devices.
-    #[arg(long, env = "OGIVE_DEMO_DEVICE", default_value = "1GiB", value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, env = "OGIVE_DEMO_DEVICE", default_value = "1GiB", value_parser = parse_size,
+        value_name = "SIZE")]
     pub device: u64,
     /// Seconds of each measured phase.
     #[arg(long, env = "OGIVE_DEMO_SECONDS", default_value_t = 3, value_name = "N",
@@ -102,7 +103,8 @@ pub struct HwtestArgs {
     /// Directory or device whose storage to look at.
     #[arg(default_value = ".", value_name = "PATH")]
     pub path: PathBuf,
-    /// Measure the latency of the storage for half a second (writes a temporary file; directories only).
+    /// Measure the latency of the storage for half a second (writes a temporary file; directories
+    /// only).
     #[arg(long)]
     pub measure: bool,
 }
@@ -130,11 +132,15 @@ pub struct BenchVolumeArgs {
     /// Requests in flight.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub depth: usize,
-    /// Bytes of a request, a multiple of 4 KiB.
+    /// Connections to the export, each with `depth` requests in flight.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub connections: usize,
+    /// Bytes of a request, a multiple of 512, with --verify of 4 KiB.
     #[arg(long, default_value = "4KiB", value_parser = parse_size, value_name = "SIZE")]
     pub block: u64,
     /// Percentage of reads; the rest are writes.
-    #[arg(long, default_value_t = 100, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(long, default_value_t = 100, value_name = "PERCENT",
+        value_parser = clap::value_parser!(u8).range(0..=100))]
     pub reads: u8,
     /// Neighbouring blocks in order instead of random ones.
     #[arg(long)]
@@ -142,7 +148,8 @@ pub struct BenchVolumeArgs {
     /// How long to measure.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub seconds: u64,
-    /// Start so many requests a second, however long they take (open loop), instead of keeping `depth` in flight.
+    /// Start so many requests a second, however long they take (open loop), instead of keeping
+    /// `depth` in flight.
     #[arg(long, value_name = "IOPS")]
     pub rate: Option<u64>,
     /// Use only the first part of the export.

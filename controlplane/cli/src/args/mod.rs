@@ -1,9 +1,12 @@
-//! The command line: one definition from which parsing, `--help`, completions and the man page come.
+//! The command line: one definition from which parsing, `--help`, completions and the man page
+//! come.
 
 mod client;
 mod roles;
 
-pub use client::{BenchArgs, BenchCommand, BenchVolumeArgs, DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand};
+pub use client::{
+    BenchArgs, BenchCommand, BenchVolumeArgs, DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand,
+};
 pub use roles::{ChunkserverArgs, FormatArgs, MdsArgs, NbdArgs, PollArg};
 
 use std::path::PathBuf;
@@ -13,12 +16,13 @@ use clap::{Args, Parser, Subcommand};
 
 /// Ogive: a replicated block store.
 ///
-/// Volumes are kept on three machines and reached through NBD. `ogive demo` starts a whole cluster on this machine,
-/// puts a file system on a volume, kills a server under load and shows that nothing is lost.
+/// Volumes are kept on three machines and reached through NBD. `ogive demo` starts a whole cluster
+/// on this machine, puts a file system on a volume, kills a server under load and shows that
+/// nothing is lost.
 ///
-/// Every option can also be set by an environment variable (OGIVE_..., named in each option's help) and in a TOML file,
-/// in a table named after the subcommand; an option on the command line wins over the variable, and the variable over
-/// the file.
+/// Every option can also be set by an environment variable (OGIVE_..., named in each option's help)
+/// and in a TOML file, in a table named after the subcommand; an option on the command line wins
+/// over the variable, and the variable over the file.
 #[derive(Debug, Parser)]
 #[command(name = "ogive", version, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -33,21 +37,25 @@ pub struct Cli {
 /// Options of all subcommands.
 #[derive(Clone, Debug, Args)]
 pub struct Global {
-    /// TOML file with defaults for all options; without it ./ogive.toml, then /etc/ogive/ogive.toml, if they exist.
+    /// TOML file with defaults for all options; without it ./ogive.toml, then
+    /// /etc/ogive/ogive.toml, if they exist.
     #[arg(long, global = true, env = "OGIVE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Print the result as JSON on standard output.
     #[arg(long, global = true, env = "OGIVE_JSON")]
     pub json: bool,
-    /// What to log on standard error: error, warn, info, debug, trace, or a filter such as `ogive_shard=debug`.
-    #[arg(long, global = true, env = "OGIVE_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
+    /// What to log on standard error: error, warn, info, debug, trace, or a filter such as
+    /// `ogive_shard=debug`. By default info for the processes of a cluster, and warn for the other
+    /// commands.
+    #[arg(long, global = true, env = "OGIVE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Start a cluster on this machine, use it, kill a part of it, and check that everything is still there.
+    /// Start a cluster on this machine, use it, kill a part of it, and check that everything is
+    /// still there.
     Demo(DemoArgs),
     /// Run a metadata server. Three of them keep the cluster's metadata in a Raft group.
     Mds(MdsArgs),
@@ -88,9 +96,11 @@ pub struct MdsClient {
     pub mds: Vec<String>,
 }
 
-/// A size in bytes with an optional unit, such as 4096, 512MiB or 10GiB. A unit without `i` counts in thousands.
+/// A size in bytes with an optional unit, such as 4096, 512MiB or 10GiB. A unit without `i` counts
+/// in thousands.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let size: ByteSize = text.parse().map_err(|e| format!("{e}; write for example 512MiB or 10GiB"))?;
+    let size: ByteSize =
+        text.parse().map_err(|e| format!("{e}; write for example 512MiB or 10GiB"))?;
     Ok(size.as_u64())
 }
 

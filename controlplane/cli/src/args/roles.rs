@@ -14,9 +14,10 @@ pub struct MdsArgs {
     /// Number of this server within the group; one of those in --peers.
     #[arg(long, env = "OGIVE_MDS_ID", value_name = "N")]
     pub id: u64,
-    /// All servers of the group, this one too: 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT. The same list on each of them.
-    #[arg(long, env = "OGIVE_MDS_PEERS", value_name = "LIST", value_delimiter = ',', value_parser = parse_peer,
-        required = true)]
+    /// All servers of the group, this one too: 1=HOST:PORT,2=HOST:PORT,3=HOST:PORT. The same list
+    /// on each of them.
+    #[arg(long, env = "OGIVE_MDS_PEERS", value_name = "LIST", value_delimiter = ',',
+        value_parser = parse_peer, required = true)]
     pub peers: Vec<(u64, String)>,
     /// Address to listen on; by default this server's address in --peers.
     #[arg(long, env = "OGIVE_MDS_LISTEN", value_name = "HOST:PORT")]
@@ -44,14 +45,20 @@ pub struct ChunkserverArgs {
     /// The device: a block device or a file that `ogive format` prepared.
     #[arg(long, env = "OGIVE_CHUNKSERVER_DEVICE", value_name = "PATH")]
     pub device: PathBuf,
-    /// Failure domain of this machine: a room, a rack, a power feed. Replicas of one copyset lie in different zones.
+    /// Failure domain of this machine: a room, a rack, a power feed. Replicas of one copyset lie in
+    /// different zones.
     #[arg(long, env = "OGIVE_CHUNKSERVER_ZONE", value_name = "NAME")]
     pub zone: String,
     /// Name of this machine; its host name by default.
     #[arg(long, env = "OGIVE_CHUNKSERVER_SERVER", value_name = "NAME")]
     pub server: Option<String>,
     /// Address to listen on. With several shards, shard n takes port + n; port 0 takes free ones.
-    #[arg(long, env = "OGIVE_CHUNKSERVER_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "OGIVE_CHUNKSERVER_LISTEN",
+        default_value = "127.0.0.1:0",
+        value_name = "HOST:PORT"
+    )]
     pub listen: String,
     /// Cores to pin the shards to, one each, such as 2,3. By default the scheduler places them.
     #[arg(long, env = "OGIVE_CHUNKSERVER_CORES", value_name = "LIST", value_delimiter = ',')]
@@ -59,12 +66,13 @@ pub struct ChunkserverArgs {
     /// How a shard waits for work.
     #[arg(long, env = "OGIVE_CHUNKSERVER_POLL", default_value = "adaptive", value_name = "MODE")]
     pub poll: PollArg,
-    /// How long `adaptive` spins before it sleeps, in microseconds. By default as long as the cores allow.
+    /// How long `adaptive` spins before it sleeps, in microseconds. By default as long as the cores
+    /// allow.
     #[arg(long, env = "OGIVE_CHUNKSERVER_SPIN_US", value_name = "US")]
     pub spin_us: Option<u64>,
     /// Memory for buffers of each shard.
-    #[arg(long, env = "OGIVE_CHUNKSERVER_BUFFERS", default_value = "256MiB", value_parser = parse_size,
-        value_name = "SIZE")]
+    #[arg(long, env = "OGIVE_CHUNKSERVER_BUFFERS", default_value = "256MiB",
+        value_parser = parse_size, value_name = "SIZE")]
     pub buffers: u64,
 }
 
@@ -87,10 +95,15 @@ impl PollArg {
             PollArg::Event => PollMode::Event,
             PollArg::Adaptive => match spin_us {
                 Some(us) => PollMode::Adaptive { spin: Duration::from_micros(us) },
-                None => PollMode::adaptive_for(reactors),
+                None => PollMode::adaptive(cores(), reactors),
             },
         }
     }
+}
+
+/// Cores that this process may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Options of `ogive format`.
@@ -110,7 +123,8 @@ pub struct FormatArgs {
     /// Do not write zeroes over a file first. Faster now, but first writes are slower later.
     #[arg(long, env = "OGIVE_FORMAT_QUICK")]
     pub quick: bool,
-    /// Overwrite what is there: another file system, a partition table, or an Ogive device with its data.
+    /// Overwrite what is there: another file system, a partition table, or an Ogive device with its
+    /// data.
     #[arg(long)]
     pub force: bool,
 }
@@ -122,13 +136,24 @@ pub struct NbdArgs {
     #[command(flatten)]
     pub mds: MdsClient,
     /// Volume to export, under its name; may be repeated. The first is also the default export.
-    #[arg(long = "volume", env = "OGIVE_NBD_VOLUME", value_name = "NAME", value_delimiter = ',', required = true)]
+    #[arg(
+        long = "volume",
+        env = "OGIVE_NBD_VOLUME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        required = true
+    )]
     pub volumes: Vec<String>,
     /// Unix socket to listen on; may be repeated.
     #[arg(long = "socket", env = "OGIVE_NBD_SOCKET", value_name = "PATH", value_delimiter = ',')]
     pub sockets: Vec<PathBuf>,
     /// TCP address to listen on, such as 127.0.0.1:10809; may be repeated.
-    #[arg(long = "listen", env = "OGIVE_NBD_LISTEN", value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(
+        long = "listen",
+        env = "OGIVE_NBD_LISTEN",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
     pub listen: Vec<String>,
     /// Refuse writes.
     #[arg(long, env = "OGIVE_NBD_READ_ONLY")]
@@ -149,6 +174,7 @@ pub struct NbdArgs {
     #[arg(long, env = "OGIVE_NBD_CORE", value_name = "N")]
     pub core: Option<usize>,
     /// Memory for buffers.
-    #[arg(long, env = "OGIVE_NBD_BUFFERS", default_value = "256MiB", value_parser = parse_size, value_name = "SIZE")]
+    #[arg(long, env = "OGIVE_NBD_BUFFERS", default_value = "256MiB",
+        value_parser = parse_size, value_name = "SIZE")]
     pub buffers: u64,
 }

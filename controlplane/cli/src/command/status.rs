@@ -11,7 +11,8 @@ use crate::args;
 use crate::output::{self, Table, bytes};
 use crate::role::runtime;
 
-/// Prints the state of the cluster. The exit code is that of the command, not of the cluster's health.
+/// Prints the state of the cluster. The exit code is that of the command, not of the cluster's
+/// health.
 pub fn run(mds: &args::MdsClient, json: bool) -> anyhow::Result<()> {
     let client = MdsClient::new(&mds.mds)?;
     let status = runtime()?.block_on(client.status())?;
@@ -34,7 +35,16 @@ pub fn human(s: &ClusterStatus) -> String {
         table.row([m.node_id.to_string(), m.address.clone(), role.to_owned(), state]);
     }
     let _ = write!(out, "\n{table}");
-    let mut table = Table::new(&["chunkserver", "zone", "server", "state", "used", "size", "replicas", "leads"]);
+    let mut table = Table::new(&[
+        "chunkserver",
+        "zone",
+        "server",
+        "state",
+        "used",
+        "size",
+        "replicas",
+        "leads",
+    ]);
     for c in &s.chunkservers {
         table.row([
             c.id.to_string(),
@@ -50,7 +60,8 @@ pub fn human(s: &ClusterStatus) -> String {
     let _ = write!(out, "\n{table}");
     let count = |h: Health| s.copysets.iter().filter(|c| c.health == h).count();
     let all = [Health::Healthy, Health::Degraded, Health::Unavailable, Health::Unknown];
-    let each = all.iter().filter(|&&h| count(h) > 0).map(|&h| format!("{} {}", count(h), of_health(h)));
+    let each =
+        all.iter().filter(|&&h| count(h) > 0).map(|&h| format!("{} {}", count(h), of_health(h)));
     let each = each.collect::<Vec<_>>().join(", ");
     let each = if each.is_empty() { "none yet".to_owned() } else { each };
     let _ = writeln!(out, "\ncopysets  {each}");

@@ -8,7 +8,7 @@ use crate::output;
 struct Version {
     ogive: &'static str,
     device_format: u32,
-    wire: u8,
+    wire: u16,
     metadata_format: u32,
     target: String,
 }

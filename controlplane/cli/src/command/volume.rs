@@ -16,7 +16,8 @@ pub fn run(command: &VolumeCommand, json: bool) -> anyhow::Result<()> {
         match command {
             VolumeCommand::Create { mds, name, size, stripe_chunks, stripe_unit } => {
                 let layout = Layout::new(*stripe_unit, *stripe_chunks).context(
-                    "--stripe-unit must be a power of two from 4KiB to 16MiB, --stripe-chunks one from 1 to 64",
+                    "--stripe-unit must be a power of two from 4KiB to 16MiB, --stripe-chunks one \
+                     from 1 to 64",
                 )?;
                 let new = NewVolume {
                     name: name.clone(),

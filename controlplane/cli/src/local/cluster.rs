@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use ogive_api::types::{ClusterStatus, Health, NewVolume};
 use ogive_api::{ApiError, MdsClient};
 use ogive_types::Layout;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use super::ports;
@@ -34,8 +36,28 @@ pub struct Options {
     pub shards: u16,
     /// What the processes log.
     pub log: String,
+    /// Devices are not filled with zeroes first: made faster, slower at the first writes.
+    pub quick: bool,
     /// The processes outlive the one that started them.
     pub keep: bool,
+}
+
+impl Options {
+    /// Three metadata servers and three chunkservers of one shard and 1 GiB each.
+    pub fn new(dir: PathBuf, exe: PathBuf) -> Options {
+        Options {
+            dir,
+            exe,
+            mds: 3,
+            chunkservers: 3,
+            device_bytes: 1 << 30,
+            log_bytes: None,
+            shards: 1,
+            log: "info".to_owned(),
+            quick: false,
+            keep: false,
+        }
+    }
 }
 
 /// What goes wrong with a cluster.
@@ -103,36 +125,36 @@ pub struct LocalCluster {
 impl LocalCluster {
     /// Makes the directory and formats the devices; starts nothing yet.
     pub fn create(options: Options) -> Result<LocalCluster, LocalError> {
-        for sub in ["device", "mds", "log"] {
-            let dir = options.dir.join(sub);
-            let made = std::fs::create_dir_all(&dir);
-            made.map_err(LocalError::io(format!("cannot make {}", dir.display())))?;
-        }
+        make_dir(&options.dir)?;
         let count = (options.mds + options.chunkservers * u32::from(options.shards)) as usize;
         let ports = ports::free(count).map_err(LocalError::io("cannot find free ports"))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(LocalError::io("cannot start the asynchronous runtime"))?;
         let (processes, exports) = (BTreeMap::new(), BTreeMap::new());
         let cluster = LocalCluster { options, ports, runtime, processes, exports };
-        cluster.save()?;
-        for n in 1..=cluster.options.chunkservers {
-            cluster.format(n)?;
+        // First, so that whatever happens from here on is recognised and cleaned up later.
+        cluster.save_state()?;
+        for sub in ["device", "mds", "log"] {
+            make_dir(&cluster.options.dir.join(sub))?;
         }
+        let all = (1..=cluster.options.chunkservers).map(|n| cluster.format(n));
+        // All are started before the first is waited for.
+        let all: Vec<_> = all.collect();
+        all.into_iter().try_for_each(formatted)?;
         Ok(cluster)
     }
 
-    fn format(&self, n: u32) -> Result<(), LocalError> {
+    fn format(&self, n: u32) -> io::Result<Child> {
         let mut args = vec!["format".to_owned(), self.device(n).display().to_string()];
         args.extend(["--size".to_owned(), self.options.device_bytes.to_string()]);
         args.extend(["--shards".to_owned(), self.options.shards.to_string()]);
-        args.extend(self.options.log_bytes.iter().flat_map(|b| ["--log".to_owned(), b.to_string()]));
-        let output = std::process::Command::new(&self.options.exe).args(&args).output();
-        let output = output.map_err(LocalError::io("cannot run ogive format"))?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            return Err(LocalError::Process(text.trim_end().to_owned()));
-        }
-        Ok(())
+        args.extend(
+            self.options.log_bytes.iter().flat_map(|b| ["--log".to_owned(), b.to_string()]),
+        );
+        args.extend(self.options.quick.then(|| "--quick".to_owned()));
+        let mut command = Command::new(&self.options.exe);
+        command.args(&args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn()
     }
 
     /// Starts the metadata servers and chunkservers.
@@ -149,8 +171,13 @@ impl LocalCluster {
     /// Starts a gateway for volumes, and waits for its socket.
     pub fn start_gateway(&mut self, n: u32, volumes: &[&str]) -> Result<(), LocalError> {
         self.exports.insert(n, volumes.iter().map(|v| (*v).to_owned()).collect());
-        let socket = self.socket(n);
         self.launch(Part::Gateway(n))?;
+        self.wait_gateway(n)
+    }
+
+    /// Waits until a gateway takes connections.
+    pub fn wait_gateway(&mut self, n: u32) -> Result<(), LocalError> {
+        let socket = self.socket(n);
         let deadline = Instant::now() + Duration::from_secs(20);
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             self.check()?;
@@ -165,13 +192,14 @@ impl LocalCluster {
 
     /// Starts a part, for the first time or again.
     pub fn launch(&mut self, part: Part) -> Result<(), LocalError> {
+        let _may_start = freeze();
         let log = self.options.dir.join("log").join(format!("{part}.log"));
         let mut args = self.args(part);
         args.extend(["--log".to_owned(), self.options.log.clone()]);
         let started = Process::start(part, &self.options.exe, &args, &log, self.options.keep);
         let process = started.map_err(LocalError::io(format!("cannot start {part}")))?;
         self.processes.insert(part, process);
-        self.save()
+        self.save_state()
     }
 
     fn args(&self, part: Part) -> Vec<String> {
@@ -182,7 +210,15 @@ impl LocalCluster {
                 let peers = mds.iter().zip(1..).map(|(addr, id)| format!("{id}={addr}"));
                 let peers = peers.collect::<Vec<_>>().join(",");
                 let dir = dir.join("mds").join(n.to_string()).display().to_string();
-                vec!["mds".into(), "--id".into(), n.to_string(), "--peers".into(), peers, "--dir".into(), dir]
+                vec![
+                    "mds".into(),
+                    "--id".into(),
+                    n.to_string(),
+                    "--peers".into(),
+                    peers,
+                    "--dir".into(),
+                    dir,
+                ]
             }
             Part::Chunkserver(n) => {
                 let port = self.chunkserver_port(n);
@@ -191,6 +227,7 @@ impl LocalCluster {
                 args.extend(["--device".into(), device, "--zone".into(), format!("zone-{n}")]);
                 args.extend(["--server".into(), format!("server-{n}")]);
                 args.extend(["--listen".into(), format!("127.0.0.1:{port}")]);
+                args.extend(self.spin());
                 args
             }
             Part::Gateway(n) => {
@@ -200,10 +237,20 @@ impl LocalCluster {
                 args.extend(volumes.flat_map(|v| ["--volume".to_owned(), v.clone()]));
                 // A gateway that was killed holds its volumes until its lease runs out.
                 args.extend(["--socket".into(), socket, "--force".into()]);
+                args.extend(self.spin());
                 args
             }
         };
         text
+    }
+
+    /// Each process knows only its own loops. Where all of them together have no core each, none
+    /// may spin: it would delay the very one that it waits for.
+    fn spin(&self) -> Vec<String> {
+        let loops = self.options.chunkservers as usize * usize::from(self.options.shards) + 1;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let options = if loops < cores { &[][..] } else { &["--spin-us", "0"] };
+        options.iter().map(|&o| o.to_owned()).collect()
     }
 
     /// Addresses of the metadata servers.
@@ -260,22 +307,29 @@ impl LocalCluster {
         bound: Duration,
         mut seen: impl FnMut(&ClusterStatus),
     ) -> Result<ClusterStatus, LocalError> {
+        self.wait_until(bound, "becoming healthy", |status| {
+            seen(status);
+            status.health == Health::Healthy && !status.copysets.is_empty()
+        })
+    }
+
+    /// Waits for a state of the cluster; `what` names it in the error when it does not come.
+    pub fn wait_until(
+        &mut self,
+        bound: Duration,
+        what: &str,
+        mut reached: impl FnMut(&ClusterStatus) -> bool,
+    ) -> Result<ClusterStatus, LocalError> {
         let deadline = Instant::now() + bound;
-        let mut state = "no answer from the metadata servers yet".to_owned();
         loop {
             self.check()?;
-            match self.status() {
-                Ok(status) if status.health == Health::Healthy && !status.copysets.is_empty() => {
-                    return Ok(status);
-                }
-                Ok(status) => {
-                    seen(&status);
-                    state = status.reasons.join("; ");
-                }
-                Err(error) => state = error.to_string(),
-            }
+            let state = match self.status() {
+                Ok(status) if reached(&status) => return Ok(status),
+                Ok(status) => status.reasons.join("; "),
+                Err(error) => error.to_string(),
+            };
             if Instant::now() > deadline {
-                let what = "becoming healthy".to_owned();
+                let what = what.to_owned();
                 return Err(LocalError::Slow { what, seconds: bound.as_secs(), state });
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -316,12 +370,18 @@ impl LocalCluster {
         parts.into_iter().try_for_each(|part| self.stop_part(part))
     }
 
+    /// Leaves everything running; `cluster.json` says how to find it.
+    pub fn detach(mut self) {
+        self.processes.values_mut().for_each(Process::detach);
+    }
+
     /// Its directory.
     pub fn dir(&self) -> &Path {
         &self.options.dir
     }
 
-    fn save(&self) -> Result<(), LocalError> {
+    /// Writes down which processes run, for later commands.
+    pub fn save_state(&self) -> Result<(), LocalError> {
         let pids = self.processes.values().map(|p| (p.part().to_string(), p.pid())).collect();
         let state = State { ogive_local_cluster: 1, mds: self.mds_addresses(), pids };
         let path = self.options.dir.join(STATE_FILE);
@@ -330,13 +390,18 @@ impl LocalCluster {
             .map_err(LocalError::io(format!("cannot write {}", path.display())))
     }
 
-    /// The state that a cluster left in `dir`; `None` when there is no such directory or it is empty.
+    /// The state that a cluster left in `dir`; `None` when there is no such directory or it is
+    /// empty.
     pub fn left_in(dir: &Path) -> Result<Option<State>, LocalError> {
         let path = dir.join(STATE_FILE);
         match std::fs::read(&path) {
             Ok(json) => {
                 let state = serde_json::from_slice(&json).map_err(|e| {
-                    LocalError::Directory(format!("{} is damaged ({e}); remove {} yourself", path.display(), dir.display()))
+                    LocalError::Directory(format!(
+                        "{} is damaged ({e}); remove {} yourself",
+                        path.display(),
+                        dir.display()
+                    ))
                 })?;
                 Ok(Some(state))
             }
@@ -348,33 +413,73 @@ impl LocalCluster {
         }
     }
 
-    /// Ends the processes that a state names, if they still are what they were, and removes the directory.
+    /// Ends the processes that a state names, if they still are what they were, and removes the
+    /// directory.
     pub fn clean(dir: &Path, state: &State) -> Result<usize, LocalError> {
         let ours: Vec<Pid> = state.pids.values().filter_map(|&pid| ours(pid, dir)).collect();
         for &pid in &ours {
             let _ = kill_process(pid, Signal::TERM);
         }
         let deadline = Instant::now() + Duration::from_secs(5);
-        while ours.iter().any(|&pid| test_kill_process(pid).is_ok()) && Instant::now() < deadline {
+        let alive = || ours.iter().filter(|&&pid| is_running(pid));
+        while alive().next().is_some() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
-        for &pid in &ours {
+        for &pid in alive() {
             let _ = kill_process(pid, Signal::KILL);
         }
-        let removed = std::fs::remove_dir_all(dir);
-        removed.map_err(LocalError::io(format!("cannot remove {}", dir.display())))?;
+        remove(dir)?;
         Ok(ours.len())
     }
 }
 
-/// The process with this id, if its command line names the directory: a number alone may belong to anybody by now.
+/// Held while a process is started and written down.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Keeps this process from starting parts of clusters as long as the result lives.
+pub fn freeze() -> MutexGuard<'static, ()> {
+    // It guards no data that a panic could leave half done.
+    STARTING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes the directory of a cluster whose processes have ended.
+pub fn remove(dir: &Path) -> Result<(), LocalError> {
+    let removed = std::fs::remove_dir_all(dir);
+    removed.map_err(LocalError::io(format!("cannot remove {}", dir.display())))
+}
+
+fn make_dir(dir: &Path) -> Result<(), LocalError> {
+    let made = std::fs::create_dir_all(dir);
+    made.map_err(LocalError::io(format!("cannot make {}", dir.display())))
+}
+
+fn formatted(child: io::Result<Child>) -> Result<(), LocalError> {
+    let output = child.and_then(Child::wait_with_output);
+    let output = output.map_err(LocalError::io("cannot run ogive format"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let text = text.trim_end();
+    Err(LocalError::Process(text.strip_prefix("ogive: ").unwrap_or(text).to_owned()))
+}
+
+/// True for a process that exists and is no zombie (whose command line is empty).
+fn is_running(pid: Pid) -> bool {
+    std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()))
+        .is_ok_and(|line| !line.is_empty())
+}
+
+/// The process with this id, if its command line names the directory: a number alone may belong to
+/// anybody by now.
 fn ours(pid: u32, dir: &Path) -> Option<Pid> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let line = String::from_utf8_lossy(&line).into_owned();
     let state = std::fs::read(dir.join(STATE_FILE)).unwrap_or_default();
     let mds: Option<State> = serde_json::from_slice(&state).ok();
     let mds = mds.map(|s| s.mds.join(",")).unwrap_or_default();
-    let named = line.contains(&dir.display().to_string()) || (!mds.is_empty() && line.contains(&mds));
+    let named =
+        line.contains(&dir.display().to_string()) || (!mds.is_empty() && line.contains(&mds));
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
     named.then_some(pid)
 }

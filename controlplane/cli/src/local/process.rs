@@ -45,8 +45,8 @@ pub struct Process {
 impl Process {
     /// Starts `exe` with `args`; its output is appended to `log`.
     ///
-    /// With `keep` the process outlives us; otherwise the kernel kills it when the calling thread ends, however that
-    /// comes about.
+    /// With `keep` the process outlives us; otherwise the kernel kills it when the calling thread
+    /// ends, however that comes about.
     pub fn start(
         part: Part,
         exe: &Path,
@@ -57,7 +57,8 @@ impl Process {
         let out = File::options().create(true).append(true).open(log)?;
         let mut command = Command::new(exe);
         command.args(args).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
-        // Signals from the terminal are for the one who started the cluster, who then ends it in order.
+        // Signals from the terminal are for the one who started the cluster, who then ends it in
+        // order.
         command.process_group(0);
         if !keep {
             // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
@@ -69,7 +70,12 @@ impl Process {
             }
         }
         let child = command.spawn()?;
-        Ok(Process { part, child, log: log.to_owned(), detached: keep })
+        Ok(Process { part, child, log: log.to_owned(), detached: false })
+    }
+
+    /// Leaves it running when this value goes; only of use when it was started to be kept.
+    pub fn detach(&mut self) {
+        self.detached = true;
     }
 
     /// Which part it is.

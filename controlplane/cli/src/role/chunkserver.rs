@@ -1,11 +1,14 @@
-//! `ogive chunkserver`: shards on their reactors, and beside them a task that talks to the metadata servers.
+//! `ogive chunkserver`: shards on their reactors, and beside them a task that talks to the metadata
+//! servers.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ogive_api::types::{Drop, FollowerReport, Heartbeat, Registration, ReplicaReport, Role, Topology};
+use ogive_api::types::{
+    Drop, FollowerReport, Heartbeat, Registration, ReplicaReport, Role, Topology,
+};
 use ogive_api::{ApiError, MdsClient};
 use ogive_chunkserver::{Chunkserver, ChunkserverConfig, Device, ShardReport};
 use ogive_copyset::Timing;
@@ -66,14 +69,20 @@ pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
 
 fn resolve(listen: &str) -> anyhow::Result<SocketAddr> {
     let found = listen.to_socket_addrs().with_context(|| {
-        format!("--listen {listen}: not an address of this machine; write HOST:PORT, such as 127.0.0.1:0")
+        format!(
+            "--listen {listen}: not an address of this machine; write HOST:PORT, such as \
+             127.0.0.1:0"
+        )
     })?;
     found.into_iter().next().with_context(|| format!("--listen {listen}: no such address"))
 }
 
-/// What a device that has never served announces: addresses as they are known before the shards have theirs.
+/// What a device that has never served announces: addresses as they are known before the shards
+/// have theirs.
 fn placeholder_endpoints(listen: SocketAddr, shards: usize) -> Vec<String> {
-    (0..shards).map(|n| format!("tcp:{}:{}", listen.ip(), listen.port().max(1) as usize + n)).collect()
+    (0..shards)
+        .map(|n| format!("tcp:{}:{}", listen.ip(), listen.port().max(1) as usize + n))
+        .collect()
 }
 
 fn texts(endpoints: &[Endpoint]) -> Vec<String> {
@@ -112,7 +121,8 @@ async fn control(
     server: &Chunkserver,
 ) -> anyhow::Result<()> {
     let beats = async {
-        let mut control = Control { mds, id, device: me.device, server, topology: Topology::default() };
+        let mut control =
+            Control { mds, id, device: me.device, server, topology: Topology::default() };
         let Some(registered) = register(mds, &me).await else { return Ok(()) };
         registered?;
         loop {
@@ -193,7 +203,11 @@ fn replicas(report: &ShardReport) -> impl Iterator<Item = ReplicaReport> + '_ {
         term: r.term,
         applied: r.applied,
         last: r.last,
-        followers: r.followers.iter().map(|&(replica, matched, active)| follower(r.last, replica, matched, active)).collect(),
+        followers: r
+            .followers
+            .iter()
+            .map(|&(replica, matched, active)| follower(r.last, replica, matched, active))
+            .collect(),
         healthy: r.role != ReplicaRole::Leader || r.serving,
     })
 }

@@ -1,0 +1,86 @@
+//! `ogive bench volume`: a load on one export.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use ogive_bench::{NbdUri, Pattern, Progress as Load, Stage, StopHandle, VolumeBench};
+
+use crate::Usage;
+use crate::args::BenchVolumeArgs;
+use crate::output::{self, bytes};
+use crate::progress::Progress;
+
+/// How long a lost server is waited for: longer than a gateway or a chunkserver takes to restart.
+const RECONNECT: Duration = Duration::from_secs(30);
+
+/// Loads the export and prints what was measured; the exit code is 1 when the run did not reach its
+/// end, or something that was read is wrong.
+pub fn run(args: &BenchVolumeArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let bench = bench(args)?;
+    let stop = StopHandle::new();
+    stop_on_interrupt(&stop)?;
+    let mut progress = Progress::spinner(format!("{}", args.uri));
+    let report = bench.run(&stop, |load| progress.say(line(load)));
+    progress.clear();
+    let report = report?;
+    output::print(json, &report, ToString::to_string)?;
+    Ok(if report.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn bench(args: &BenchVolumeArgs) -> anyhow::Result<VolumeBench> {
+    let uri: NbdUri = args.uri.parse().map_err(|e| Usage(format!("{e}")))?;
+    let pattern = if args.sequential { Pattern::Sequential } else { Pattern::Random };
+    Ok(VolumeBench {
+        connections: args.connections,
+        depth: args.depth,
+        block_bytes: usize::try_from(args.block).context("--block is too large")?,
+        read_percent: args.reads,
+        pattern,
+        duration: Some(Duration::from_secs(args.seconds)),
+        rate: args.rate.map(|rate| rate as f64),
+        range: args.range.map(|end| 0..end),
+        seed: args.seed,
+        verify: args.verify,
+        reconnect: RECONNECT,
+        ..VolumeBench::new(uri)
+    })
+}
+
+/// Ctrl-C ends the load early, and what was measured is still printed; a second one ends it at
+/// once.
+fn stop_on_interrupt(stop: &StopHandle) -> anyhow::Result<()> {
+    let stop = stop.clone();
+    let mut first = true;
+    crate::progress::on_stop(move |_| match std::mem::take(&mut first) {
+        true => stop.stop(),
+        false => stop.abort(),
+    })
+}
+
+/// How the load stands, in one line.
+pub fn line(load: &Load) -> String {
+    let stage = match load.stage {
+        Stage::Load => "",
+        Stage::Drain => "waiting for the last requests  ",
+        Stage::ReadBack => "reading back  ",
+        Stage::Done => "done  ",
+    };
+    let mut text = format!(
+        "{stage}{:>5.1} s  {:>8.0} IOPS  {:>10}/s  {} in flight",
+        load.elapsed_s,
+        load.iops,
+        bytes(load.bytes_per_s as u64),
+        load.in_flight
+    );
+    if load.gap_ms > 100.0 {
+        text.push_str(&format!("  waiting for {:.0} ms", load.gap_ms));
+    }
+    if load.errors > 0 {
+        text.push_str(&format!("  {} errors", load.errors));
+    }
+    if load.faults > 0 {
+        text.push_str(&format!("  {} WRONG BLOCKS", load.faults));
+    }
+    text
+}
