@@ -1,0 +1,103 @@
+//! What runs found.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::options::Fault;
+
+/// Sums over runs that went well.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Seeds run.
+    pub seeds: u64,
+    /// Simulated time.
+    pub simulated_us: u64,
+    /// Things that happened.
+    pub events: u64,
+    /// Turns of shards.
+    pub turns: u64,
+    /// Operations of clients that ended.
+    pub ops: u64,
+    /// Those among them that failed, by a time-out or a newer attachment.
+    pub ops_failed: u64,
+    /// Cells whose value was compared with the model.
+    pub cells_checked: u64,
+    /// Frames delivered.
+    pub frames: u64,
+    /// Frames delivered after their sender had closed the connection.
+    pub late_frames: u64,
+    /// Connections made.
+    pub connections: u64,
+    /// Leaders elected.
+    pub elections: u64,
+    /// Attachments that ended because of a newer one.
+    pub sessions_lost: u64,
+    /// Bytes sent by deltas, of the processes that lived at the end.
+    pub delta_bytes: u64,
+    /// Checkpoints completed, of the same.
+    pub checkpoints: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Longest time from the last fault to full health.
+    pub heal_us_max: u64,
+    /// Equal for equal runs.
+    pub digest: u64,
+}
+
+impl Report {
+    /// Adds another run.
+    pub fn add(&mut self, other: &Report) {
+        self.seeds += other.seeds;
+        self.simulated_us += other.simulated_us;
+        self.events += other.events;
+        self.turns += other.turns;
+        self.ops += other.ops;
+        self.ops_failed += other.ops_failed;
+        self.cells_checked += other.cells_checked;
+        self.frames += other.frames;
+        self.late_frames += other.late_frames;
+        self.connections += other.connections;
+        self.elections += other.elections;
+        self.sessions_lost += other.sessions_lost;
+        self.delta_bytes += other.delta_bytes;
+        self.checkpoints += other.checkpoints;
+        for (&fault, count) in &other.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+        self.heal_us_max = self.heal_us_max.max(other.heal_us_max);
+        self.digest ^= other.digest;
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hours = self.simulated_us as f64 / 3.6e9;
+        writeln!(f, "seeds            {}", self.seeds)?;
+        writeln!(f, "simulated        {hours:.3} h")?;
+        writeln!(f, "events           {} ({} turns of shards)", self.events, self.turns)?;
+        writeln!(f, "operations       {} ({} failed)", self.ops, self.ops_failed)?;
+        writeln!(f, "cells checked    {}", self.cells_checked)?;
+        writeln!(f, "frames           {} ({} late)", self.frames, self.late_frames)?;
+        writeln!(f, "connections      {}", self.connections)?;
+        writeln!(f, "elections        {}", self.elections)?;
+        writeln!(f, "sessions lost    {}", self.sessions_lost)?;
+        writeln!(f, "delta bytes      {}", self.delta_bytes)?;
+        writeln!(f, "checkpoints      {}", self.checkpoints)?;
+        writeln!(f, "longest healing  {:.3} s", self.heal_us_max as f64 / 1e6)?;
+        let faults: Vec<String> = self.faults.iter().map(|(k, n)| format!("{k:?} {n}")).collect();
+        write!(f, "faults           {}", faults.join(", "))
+    }
+}
+
+/// A run that went wrong.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Its seed.
+    pub seed: u64,
+    /// When, in simulated microseconds since the start.
+    pub at_us: u64,
+    /// What.
+    pub what: String,
+    /// The last lines of the trace, if there was one.
+    pub trace: Vec<String>,
+}

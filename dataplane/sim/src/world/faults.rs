@@ -1,0 +1,189 @@
+//! What goes wrong, and how it is put right again.
+
+use ogive_copyset::Role;
+use ogive_types::VolumeId;
+
+use super::{What, World};
+use crate::net::Host;
+use crate::options::Fault;
+
+/// The end of a fault.
+#[derive(Clone, Debug)]
+pub(crate) enum Repair {
+    Start(u32),
+    Unblock(Vec<(Host, Host)>),
+    NormalNetwork(Host, Host),
+    NormalDisk(u32),
+    MetadataUp,
+}
+
+impl World {
+    /// Draws which faults this run has, and when the first of each comes.
+    pub(super) fn plan_faults(&mut self) {
+        for fault in Fault::ALL {
+            if self.rng.chance(45) {
+                self.plan(fault);
+            }
+        }
+    }
+
+    fn plan(&mut self, fault: Fault) {
+        let at = self.now + self.rng.around(fault.mean_us());
+        self.agenda.add(at, What::Fault(fault));
+    }
+
+    fn any_server(&mut self) -> u32 {
+        self.rng.between(1, u64::from(self.shape.servers)) as u32
+    }
+
+    fn any_host(&mut self) -> Host {
+        let clients: Vec<u32> = self.clients.keys().map(|id| 1000 + id).collect();
+        let servers = 1..=self.shape.servers;
+        let all: Vec<u32> = servers.clone().chain(servers).chain(clients).collect();
+        Host(self.rng.pick(&all))
+    }
+
+    fn others(&self, host: Host) -> Vec<Host> {
+        let clients = self.clients.keys().map(|id| Host(1000 + id));
+        let all = (1..=self.shape.servers).map(Host).chain(clients);
+        all.filter(|&h| h != host).collect()
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        if !self.chaos {
+            return;
+        }
+        self.plan(fault);
+        if self.do_fault(fault) {
+            self.trace(|_| format!("fault: {fault:?}"));
+            *self.report.faults.entry(fault).or_default() += 1;
+        }
+    }
+
+    fn do_fault(&mut self, fault: Fault) -> bool {
+        let until = self.now + self.rng.around(800_000);
+        match fault {
+            Fault::Kill | Fault::PowerCut => {
+                let server = self.any_server();
+                return self.crash(server, fault == Fault::PowerCut);
+            }
+            Fault::LeaderCrash => {
+                let power = self.rng.chance(50);
+                let Some(server) = self.some_leader() else { return false };
+                return self.crash(server, power);
+            }
+            Fault::Blackout => {
+                (1..=self.shape.servers).for_each(|server| {
+                    self.crash(server, true);
+                });
+            }
+            Fault::Isolate => {
+                let leader = self.some_leader().map(Host).filter(|_| self.rng.chance(50));
+                let host = leader.unwrap_or_else(|| self.any_host());
+                let both = |other| [(host, other), (other, host)];
+                let ways: Vec<_> = self.others(host).into_iter().flat_map(both).collect();
+                self.cut(ways, until);
+            }
+            Fault::OneWay => {
+                let (from, to) = (self.any_host(), self.any_host());
+                if from == to {
+                    return false;
+                }
+                self.cut(vec![(from, to)], until);
+            }
+            Fault::Reset => return self.net.reset_some(self.now),
+            Fault::Stall => return self.net.stall_some(until),
+            Fault::SlowNetwork => {
+                let (from, to) = (self.any_host(), self.any_host());
+                let factor = self.rng.between(2, 60);
+                self.net.slow(from, to, factor);
+                self.agenda.add(until, What::Repair(Repair::NormalNetwork(from, to)));
+            }
+            Fault::SlowDisk => {
+                let id = self.any_server();
+                let factor = self.rng.between(2, 80);
+                self.servers.get_mut(&id).expect("a known server").disk_factor = factor;
+                self.agenda.add(until, What::Repair(Repair::NormalDisk(id)));
+            }
+            Fault::Pause => {
+                let id = self.any_server();
+                self.servers.get_mut(&id).expect("a known server").paused_until = until;
+            }
+            Fault::DiskError => {
+                let id = self.any_server();
+                let addr = self.addrs_of(id)[0];
+                let flush = self.rng.chance(30);
+                let disk = &mut self.slot(addr).disk;
+                if flush { disk.fail_flushes(1) } else { disk.fail_writes(1) }
+            }
+            Fault::TakeOver | Fault::ClientCrash => {
+                let volume = VolumeId(self.rng.between(1, self.shape.volumes));
+                if let (Some(owner), Fault::ClientCrash) = (self.owner(volume), fault) {
+                    self.kill_client(owner);
+                }
+                self.attach(volume);
+            }
+            Fault::MetadataDown => {
+                self.metadata_down = true;
+                self.agenda.add(until, What::Repair(Repair::MetadataUp));
+            }
+        }
+        true
+    }
+
+    fn some_leader(&mut self) -> Option<u32> {
+        let copysets = self.copysets();
+        let id = self.rng.pick(&copysets);
+        let members = self.topology.copysets[&id].clone();
+        let leads = |addr| self.shard(addr)?.core(id).map(|c| c.role() == Role::Leader);
+        members.into_iter().find(|&addr| leads(addr) == Some(true)).map(|addr| addr.server.0)
+    }
+
+    fn crash(&mut self, server: u32, power: bool) -> bool {
+        let was_up = self.servers[&server].up;
+        if was_up {
+            self.stop_server(server, power);
+            let again = self.now + self.rng.pick(&[1, 30_000, 400_000, 3_000_000]);
+            self.agenda.add(again, What::Repair(Repair::Start(server)));
+        }
+        was_up
+    }
+
+    fn cut(&mut self, ways: Vec<(Host, Host)>, until: u64) {
+        ways.iter().for_each(|&(from, to)| self.net.block(from, to));
+        self.agenda.add(until, What::Repair(Repair::Unblock(ways)));
+    }
+
+    pub(super) fn repair(&mut self, repair: Repair) {
+        self.trace(|_| format!("repair: {repair:?}"));
+        match repair {
+            Repair::Start(server) => self.start_server(server),
+            Repair::Unblock(ways) => {
+                ways.into_iter().for_each(|(from, to)| self.net.unblock(from, to, self.now));
+            }
+            Repair::NormalNetwork(from, to) => self.net.slow(from, to, 1),
+            Repair::NormalDisk(id) => {
+                self.servers.get_mut(&id).expect("a known server").disk_factor = 1;
+            }
+            Repair::MetadataUp => self.metadata_down = false,
+        }
+    }
+
+    /// Stops the load and puts everything right at once.
+    pub(super) fn heal(&mut self) {
+        self.chaos = false;
+        self.metadata_down = false;
+        for (from, to) in self.net.blocked() {
+            self.net.unblock(from, to, self.now);
+        }
+        self.net.clear_slow();
+        for id in 1..=self.shape.servers {
+            let server = self.servers.get_mut(&id).expect("a known server");
+            (server.disk_factor, server.paused_until) = (1, 0);
+            for addr in self.addrs_of(id) {
+                self.slot(addr).disk.clear_faults();
+            }
+            self.start_server(id);
+        }
+    }
+}
