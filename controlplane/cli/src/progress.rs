@@ -82,6 +82,11 @@ impl Progress {
         eprintln!("{}  {result}", self.label);
     }
 
+    /// A step that took no time worth watching.
+    pub fn at_once(label: &str, result: &str) {
+        eprintln!("{label}  {result}");
+    }
+
     /// The step has ended and nothing of it stays.
     pub fn clear(self) {
         self.bar.finish_and_clear();

@@ -54,7 +54,7 @@ fn volumes_from_creation_to_deletion() {
     assert_eq!(cluster.json(&["volume", "list"]).as_array().unwrap().len(), 1);
 
     let again = cluster.ogive(&["volume", "create", "c", "--size", "64MiB"]);
-    fails(&again, 1, &["ogive: ", "c", "exists"]);
+    fails(&again, 1, &["ogive: ", "already", "\"c\""]);
     fails(&cluster.ogive(&["volume", "show", "nothing"]), 1, &["nothing"]);
     fails(&cluster.ogive(&["volume", "delete", "nothing"]), 1, &["nothing"]);
     fails(&cluster.ogive(&["volume", "resize", "c", "--size", "1GiB"]), 1, &["shrink"]);
@@ -88,16 +88,18 @@ fn status_tells_the_truth() {
 fn deletion_frees_space() {
     let mut cluster = TestCluster::start();
     let before = used(&cluster);
-    cluster.export("v", 64 * MIB);
-    let image = make_image(cluster.dir().join("image"), 32 << 20);
+    cluster.export("v", 128 * MIB);
+    let image = make_image(cluster.dir().join("image"), 96 << 20);
     tool("nbdcopy", &["--flush", text(&image), &cluster.uri(1, "v")]);
-    eventually("space in use on all three", || used(&cluster) > before + 3 * 20 * MIB);
+    // A fifth of the image is zero and takes no space.
+    eventually("space in use on all three", || used(&cluster) > before + 3 * 70 * MIB);
 
     let held = cluster.ogive(&["volume", "delete", "v"]);
     fails(&held, 1, &["v", "attached"]);
     cluster.stop_part(Part::Gateway(1)).unwrap();
     cluster.json(&["volume", "delete", "v"]);
-    eventually("space free again", || used(&cluster) < before + 3 * MIB);
+    // What the log still keeps for followers stays, a sixteenth of a device at most.
+    eventually("space free again", || used(&cluster) < before + 3 * 20 * MIB);
 }
 
 #[test]

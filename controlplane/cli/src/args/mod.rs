@@ -115,6 +115,21 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Options of all subcommands share their names with those of each.
+    #[test]
+    fn names_are_given_once() {
+        let command = Cli::command();
+        let global: Vec<_> = command.get_arguments().filter(|a| a.is_global_set()).collect();
+        let mut left: Vec<_> = command.get_subcommands().collect();
+        while let Some(sub) = left.pop() {
+            left.extend(sub.get_subcommands());
+            for arg in sub.get_arguments() {
+                let twice = global.iter().any(|g| g.get_id() == arg.get_id());
+                assert!(!twice, "{} {}", sub.get_name(), arg.get_id());
+            }
+        }
+    }
+
     #[test]
     fn sizes() {
         assert_eq!(parse_size("4096"), Ok(4096));

@@ -118,8 +118,8 @@ pub struct FormatArgs {
     #[arg(long, env = "OGIVE_FORMAT_SHARDS", default_value_t = 1, value_name = "N")]
     pub shards: u16,
     /// Size of each shard's log; by default chosen by the size of the device.
-    #[arg(long, env = "OGIVE_FORMAT_LOG", value_parser = parse_size, value_name = "SIZE")]
-    pub log: Option<u64>,
+    #[arg(long, env = "OGIVE_FORMAT_LOG_SIZE", value_parser = parse_size, value_name = "SIZE")]
+    pub log_size: Option<u64>,
     /// Do not write zeroes over a file first. Faster now, but first writes are slower later.
     #[arg(long, env = "OGIVE_FORMAT_QUICK")]
     pub quick: bool,

@@ -29,7 +29,7 @@ pub fn run(args: &FormatArgs, json: bool) -> anyhow::Result<()> {
     let options = FormatOptions {
         shards: args.shards,
         sector: file.sector(),
-        log_bytes: args.log,
+        log_bytes: args.log_size,
         uuid: Uuid::new_v4(),
         force: args.force,
         quick: args.quick,

@@ -100,7 +100,7 @@ impl Files {
 
         let fsck = tools.run("e2fsck", &["-f", "-n", text(&back)?]).err().map(|e| e.to_string());
         let verdict = if fsck.is_none() { "clean" } else { "ERRORS" };
-        Progress::spinner("e2fsck -fn     ").done(verdict);
+        Progress::at_once("e2fsck -fn     ", verdict);
         Ok(Comparison { same_image, differences, fsck })
     }
 }

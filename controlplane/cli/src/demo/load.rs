@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use ogive_api::types::ClusterStatus;
-use ogive_bench::{NbdUri, Pattern, Report, StopHandle, VolumeBench};
+use ogive_bench::{NbdUri, Pattern, Progress as Load, Report, Stage, StopHandle, VolumeBench};
 
 use crate::command::bench::line;
 use crate::local::{LocalCluster, Part};
@@ -90,12 +90,19 @@ pub fn measure(uri: &NbdUri, phase: Duration) -> anyhow::Result<Vec<Phase>> {
 
 fn run(name: &'static str, label: &str, bench: &VolumeBench) -> anyhow::Result<Phase> {
     let mut progress = Progress::spinner(label);
-    let report = bench.run(&StopHandle::new(), |load| progress.say(line(load)))?;
+    let report = bench.run(&StopHandle::new(), |load| show(&mut progress, load))?;
     progress.done(&summary(&report));
     if let Some(why) = &report.ended_early {
         bail!("the load '{name}' ended early: {why}");
     }
     Ok(Phase { name, report })
+}
+
+/// The last report of a run says nothing about its rate.
+fn show(progress: &mut Progress, load: &Load) {
+    if load.stage == Stage::Load {
+        progress.say(line(load));
+    }
 }
 
 fn summary(report: &Report) -> String {

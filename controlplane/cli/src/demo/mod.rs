@@ -155,11 +155,9 @@ fn work(
     cluster.create_volume("files", files.image_bytes)?;
     cluster.create_volume("load", LOAD_BYTES)?;
     cluster.start_gateway(1, &["files", "load"])?;
-    Progress::spinner("volumes        ").done(&format!(
-        "files ({}) and load ({}), three replicas each, over NBD",
-        bytes(files.image_bytes),
-        bytes(LOAD_BYTES)
-    ));
+    let sizes = (bytes(files.image_bytes), bytes(LOAD_BYTES));
+    let volumes = format!("files ({}) and load ({}), each three times, over NBD", sizes.0, sizes.1);
+    Progress::at_once("volumes        ", &volumes);
     let uri = cluster.uri(1, "files");
     files.put(tools, &uri)?;
     let load: NbdUri = cluster.uri(1, "load").parse()?;

@@ -149,7 +149,7 @@ impl LocalCluster {
         args.extend(["--size".to_owned(), self.options.device_bytes.to_string()]);
         args.extend(["--shards".to_owned(), self.options.shards.to_string()]);
         args.extend(
-            self.options.log_bytes.iter().flat_map(|b| ["--log".to_owned(), b.to_string()]),
+            self.options.log_bytes.iter().flat_map(|b| ["--log-size".to_owned(), b.to_string()]),
         );
         args.extend(self.options.quick.then(|| "--quick".to_owned()));
         let mut command = Command::new(&self.options.exe);

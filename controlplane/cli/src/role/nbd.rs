@@ -91,7 +91,9 @@ async fn attach(mds: &MdsClient, name: &str, force: bool) -> anyhow::Result<Atta
                 return Ok(attachment);
             }
             Err(error) if error.refusal().is_some() => {
-                return Err(error).with_context(|| format!("cannot attach volume {name}"));
+                let held = error.refusal() == Some(Refusal::VolumeAttached);
+                let hint = if held { " (--force takes it over)" } else { "" };
+                return Err(error).with_context(|| format!("cannot attach volume {name}{hint}"));
             }
             Err(error) => tracing::warn!(volume = name, %error, "not attached yet, trying again"),
         }
