@@ -1,4 +1,5 @@
-//! Which of many equal places are free: a bitmap with a summary, searched onwards from the last find (next fit).
+//! Which of many equal places are free: a bitmap with a summary, searched onwards from the last
+//! find (next fit).
 
 /// A set of places `0 .. len`, each free or taken.
 pub(crate) struct Allocator {
@@ -63,8 +64,8 @@ impl Allocator {
         self.free += 1;
     }
 
-    /// Takes up to `want` neighbouring places, the first free ones from the cursor on; `(first, count)`, or `None` when
-    /// nothing is free.
+    /// Takes up to `want` neighbouring places, the first free ones from the cursor on; `(first,
+    /// count)`, or `None` when nothing is free.
     pub(crate) fn take_run(&mut self, want: u32) -> Option<(u32, u32)> {
         if self.free == 0 || want == 0 {
             return None;

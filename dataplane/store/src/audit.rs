@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::store::Store;
 
-/// Checks that every data block is free, mapped once, or named by retained or truncated entries, and that pages, slots and
-/// counters add up. Call it when the store is idle. `Err` names the first contradiction.
+/// Checks that every data block is free, mapped once, or named by retained or truncated entries,
+/// and that pages, slots and counters add up. Call it when the store is idle. `Err` names the first
+/// contradiction.
 pub fn audit(store: &Store) -> Result<(), String> {
     let mut used: BTreeMap<u32, String> = BTreeMap::new();
     let mut claim = |block: u32, by: String| match used.insert(block, by.clone()) {
         Some(other) if other != by => Err(format!("block {block} belongs to {other} and to {by}")),
         _ => Ok(()),
     };
-    let (mut pages, mut kept_blocks, mut reserved) = (0, 0, 0);
+    let (mut pages, mut kept, mut payloads, mut reserved, mut unapplied) = (0, 0, 0, 0, 0);
     let mut slots: BTreeMap<u32, String> = BTreeMap::new();
     for (id, replica) in &store.replicas {
         for chunk in replica.map.chunks_after(None) {
@@ -25,11 +26,15 @@ pub fn audit(store: &Store) -> Result<(), String> {
         for (entry, index) in replica.entries.iter().zip(replica.first().0..) {
             if let ogive_types::message::Op::Write { chunk, .. } = &entry.op {
                 for (block, place) in entry.blocks() {
-                    kept_blocks += 1;
+                    kept += 1;
                     claim(place, format!("{id} {chunk} block {block} of i{index}"))?;
                 }
             }
             reserved += entry.pages_reserved;
+            payloads += entry.payload.as_ref().map_or(0, |p| p.len());
+            if index > replica.applied.index.0 {
+                unapplied += entry.record_bytes;
+            }
         }
         for &place in &replica.truncated {
             claim(place, format!("truncated entries of {id}"))?;
@@ -57,7 +62,9 @@ pub fn audit(store: &Store) -> Result<(), String> {
     let counters = [
         ("map pages", store.pages, pages),
         ("reserved pages", store.pages_reserved, reserved),
-        ("kept blocks", store.kept_blocks as usize, kept_blocks),
+        ("kept blocks", store.retained.blocks as usize, kept),
+        ("kept data", store.retained.payload_bytes, payloads),
+        ("records not applied", store.unapplied_bytes, unapplied),
     ];
     match counters.iter().find(|(_, has, should)| has != should) {
         Some((what, has, should)) => Err(format!("{what}: {has}, should be {should}")),

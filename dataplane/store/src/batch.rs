@@ -1,8 +1,9 @@
 //! A batch of the log: the records that share one write.
 //!
-//! Positions in the log count bytes from the region's beginning of use and only grow; position `p` lies at byte
-//! `p mod log_bytes` of the ring. A batch starts at a multiple of the sector and never wraps around the end of the ring;
-//! one that does not fit before it starts at the ring's beginning.
+//! Positions in the log count bytes from the region's beginning of use and only grow; position `p`
+//! lies at byte `p mod log_bytes` of the ring. A batch starts at a multiple of the sector and never
+//! wraps around the end of the ring; one that does not fit before it starts at the ring's
+//! beginning.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -49,7 +50,8 @@ impl Header {
         self.at + self.bytes(sector)
     }
 
-    /// Writes the header in front of the records that already lie in `batch`, and the checksum over both.
+    /// Writes the header in front of the records that already lie in `batch`, and the checksum over
+    /// both.
     pub(crate) fn seal(&mut self, batch: &mut [u8]) {
         let mut head = Vec::with_capacity(HEADER_BYTES);
         let w = &mut Writer(&mut head);
@@ -67,7 +69,8 @@ impl Header {
         batch[..4].copy_from_slice(&self.crc.to_le_bytes());
     }
 
-    /// The header at the front of `bytes`, before its checksum is looked at; `None` when there is none.
+    /// The header at the front of `bytes`, before its checksum is looked at; `None` when there is
+    /// none.
     pub(crate) fn peek(bytes: &[u8]) -> Option<Header> {
         let r = &mut Reader(bytes.get(..HEADER_BYTES)?);
         let crc = r.u32().ok()?;
@@ -95,7 +98,8 @@ pub(crate) fn batch_bytes(records_bytes: usize, sector: u32) -> u64 {
     ((HEADER_BYTES + records_bytes) as u64).next_multiple_of(u64::from(sector))
 }
 
-/// Where the next batch of `bytes` goes: at the head, or at the ring's beginning when it would wrap.
+/// Where the next batch of `bytes` goes: at the head, or at the ring's beginning when it would
+/// wrap.
 pub(crate) fn place(head: u64, bytes: u64, log_bytes: u64) -> u64 {
     let left = log_bytes - head % log_bytes;
     if bytes <= left { head } else { head + left }

@@ -1,4 +1,5 @@
-//! Checkpoints: they write what changed in the maps and cut the log, in the background, in bounded steps.
+//! Checkpoints: they write what changed in the maps and cut the log, in the background, in bounded
+//! steps.
 //!
 //! ```text
 //! Idle ─(log half full)─▶ Pages ─(all written, captured records persisted)─▶ Directory ─▶ Flush ─▶ Superblock ─▶ Flush ─▶ Idle
@@ -11,7 +12,8 @@
 //! | Flush, Superblock, Flush | makes the new checkpoint the valid one |
 //! | end | frees the slots of the checkpoint before, cuts the log to where this one started |
 //!
-//! The design record `design/0001-one-log.md` argues why pages may be written while entries go on being applied.
+//! The design record `design/0001-one-log.md` argues why pages may be written while entries go on
+//! being applied.
 
 use std::collections::VecDeque;
 
@@ -24,7 +26,7 @@ use crate::limits::{CHECKPOINT_AT, CHECKPOINT_PAGES_IN_FLIGHT, DIRECTORY_WRITE_B
 use crate::map::{PAGE_BYTES, PageKey};
 use crate::store::{Kind, Store};
 use crate::superblock::{Directory, Superblock};
-use crate::writer::Seq;
+use crate::writer::{Ends, Seq};
 
 pub(crate) struct Checkpoint {
     /// The newest superblock that is on stable storage.
@@ -53,10 +55,18 @@ enum Phase {
 struct Pages {
     tail: u64,
     tail_crc: u32,
+    skip: u32,
     captured: Seq,
-    states: Vec<(CopysetId, Vec<u8>)>,
+    states: Vec<Captured>,
     queue: VecDeque<(CopysetId, PageKey)>,
     old_slots: Vec<u32>,
+}
+
+/// A replica's state as it was at the start.
+struct Captured {
+    id: CopysetId,
+    born: Seq,
+    state: Vec<u8>,
 }
 
 struct Writing {
@@ -94,10 +104,14 @@ impl Store {
         if !self.checkpoint.is_idle() || self.failed.is_some() {
             return;
         }
-        let (tail, tail_crc) = self.log.head();
-        let states = self.replicas.iter().map(|(&id, r)| (id, directory::encode_state(id, r)));
-        let states: Vec<_> = states.collect();
-        let bytes = directory::size_max(&states, self.pages);
+        let Ends { head: tail, crc: tail_crc, .. } = self.log.ends();
+        let states = self.replicas.iter().map(|(&id, replica)| Captured {
+            id,
+            born: replica.born,
+            state: directory::encode_state(id, replica),
+        });
+        let states: Vec<Captured> = states.collect();
+        let bytes = directory::size_max(states.iter().map(|s| &s.state[..]), self.pages);
         if bytes > self.layout.directory_bytes {
             if !std::mem::replace(&mut self.checkpoint.too_large, true) {
                 tracing::error!(
@@ -114,9 +128,10 @@ impl Store {
             let dirty = replica.map.iter().filter(|(_, page)| page.dirty);
             queue.extend(dirty.map(|(key, _)| (id, key)));
         }
-        let captured = self.log.next_seq() - 1;
+        // The states hold what waits for a batch, and all of it comes after the tail.
+        let (skip, captured) = (self.log.pending() as u32, self.log.last_seq());
         let old_slots = Vec::new();
-        let pages = Pages { tail, tail_crc, captured, states, queue, old_slots };
+        let pages = Pages { tail, tail_crc, skip, captured, states, queue, old_slots };
         self.checkpoint.phase = Phase::Pages(pages);
     }
 
@@ -214,10 +229,14 @@ impl Store {
     }
 
     fn build_directory(&mut self, pages: Pages) -> Writing {
-        let Pages { tail, tail_crc, states, mut old_slots, .. } = pages;
-        let states = states
-            .into_iter()
-            .filter_map(|(id, state)| Some((id, state, self.replicas.get(&id)?.applied.index)));
+        let Pages { tail, tail_crc, skip, states, mut old_slots, .. } = pages;
+        let persisted = self.log.persisted_seq();
+        // A replica that was dropped meanwhile is left out, even if it was made again: its pages
+        // are gone, and the log has the rest.
+        let states = states.into_iter().filter_map(|Captured { id, born, state }| {
+            let replica = self.replicas.get(&id).filter(|replica| replica.born == born)?;
+            Some((id, state, replica.applied_for_sure(persisted)))
+        });
         let states: Vec<(CopysetId, Vec<u8>, Index)> = states.collect();
         let mut places: Vec<PagePlace> = Vec::new();
         for &(id, _, _) in &states {
@@ -236,6 +255,7 @@ impl Store {
             generation: before.generation + 1,
             tail,
             tail_crc,
+            skip,
             persisted: self.log.persisted(),
             directory: Some(Directory { area, bytes: len, crc }),
             ..before

@@ -1,14 +1,19 @@
 //! Deltas: finding the blocks that changed after an index, and taking them in.
 
+use std::collections::BTreeSet;
+
 use ogive_buf::Buf;
 use ogive_types::message::{DeltaChunk, DeltaExtent, DeltaPage};
 use ogive_types::{BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Epoch, Index, LogPos, VolumeId};
 
+use crate::codec::Writer;
+use crate::entries::unmapped;
+use crate::limits::DROPPED_CHUNKS_MAX;
 use crate::map::{Map, Mapping};
-use crate::record::{Piece, Record};
-use crate::replica::fence;
+use crate::record::{Extent, Piece, Record, encode_delta};
+use crate::replica::{Replaced, Replica, drop_volume, fence};
 use crate::store::{AppendError, Store};
-use crate::writer::{Notify, covered};
+use crate::writer::{Notify, Seq, covered};
 
 /// Most chunks, and most extents, in one page: what bounds the size of its message.
 const ITEMS_MAX: usize = 1024;
@@ -45,7 +50,8 @@ pub struct DeltaScan {
 }
 
 impl Store {
-    /// Finds blocks that entries after `newer_than` wrote or trimmed, from a cursor on, at most `blocks_max` with data.
+    /// Finds blocks that entries after `newer_than` wrote or trimmed, from a cursor on, at most
+    /// `blocks_max` with data.
     pub fn delta_scan(
         &self,
         id: CopysetId,
@@ -85,7 +91,11 @@ impl Store {
         DeltaScan { chunks, ..end }
     }
 
-    /// Takes in a page of a delta. [`crate::StoreEvent::DeltaPersisted`] follows when it is on stable storage, and shows.
+    /// Takes in a page of a delta. [`crate::StoreEvent::DeltaPersisted`] follows when it is on
+    /// stable storage, and shows.
+    ///
+    /// # Errors
+    /// Nothing is changed by a page that is refused.
     pub fn delta_apply(
         &mut self,
         token: u64,
@@ -100,68 +110,87 @@ impl Store {
             return Err(AppendError::Busy);
         }
         let replica = self.replicas.get(&id).expect("deltas are for replicas that exist");
-        let listed = |chunk: ChunkId| page.chunks.iter().any(|c| c.chunk == chunk);
-        let here = replica.map.chunks_after(page.after).take_while(|&c| covered(page, c));
-        let dropped: Vec<ChunkId> = here.filter(|&c| !listed(c)).collect();
-        let extents = page.chunks.iter().flat_map(|c| c.extents.iter().map(|e| (c.chunk, e)));
-        let missing = extents.clone().map(|(c, e)| replica.map.pages_missing(c, e.range)).sum();
-        let blocks: usize = extents.clone().map(|(_, e)| e.sums.len()).sum();
-        if !self.pages_fit(missing) || (self.space.free_blocks() as usize) < blocks {
+        let born = replica.born;
+        let extents = || page.chunks.iter().flat_map(|c| c.extents.iter().map(|e| (c.chunk, e)));
+        let stored = || extents().filter(|(_, e)| !e.sums.is_empty());
+        let missing = stored().flat_map(|(c, e)| replica.map.pages_missing(c, e.range));
+        let pages_reserved = missing.collect::<BTreeSet<_>>().len();
+        if !self.pages_fit(pages_reserved) {
             return Err(AppendError::NoSpace);
         }
-        let mut pieces = Vec::new();
-        for (chunk, DeltaExtent { range, index, sums }) in extents {
+        let blocks: u32 = stored().map(|(_, e)| u32::from(e.range.blocks())).sum();
+        if let Err(short) = self.space.check(blocks) {
+            return Err(self.short(short, blocks));
+        }
+        self.drop_unlisted(id, page);
+        self.pages_reserved += pages_reserved;
+        let (mut pieces, mut at, mut writes) = (Vec::new(), 0, 0);
+        for (chunk, DeltaExtent { range, index, sums }) in extents() {
             let mut stored = None;
             if !sums.is_empty() {
-                let Some(places) = self.space.take(range.blocks()) else {
-                    // Blocks that looked free wait for reads to end.
-                    let taken = pieces.into_iter().filter_map(|p: Piece| p.stored);
-                    let taken = taken.flat_map(|(extents, _)| extents).flat_map(|e| e.iter());
-                    taken.for_each(|place| self.space.give(place));
-                    return Err(AppendError::NoSpace);
-                };
+                let places = self.space.take(range.blocks()).expect("checked above");
+                let data = payload.as_ref().expect("a page with data has a payload");
+                let bytes = sums.len() * BLOCK_BYTES;
+                writes += self.write_data(&places, &data.slice(at..at + bytes));
+                at += bytes;
                 stored = Some((places, sums.clone()));
             }
             pieces.push(Piece { chunk, range: *range, index: *index, stored });
         }
-        let (mut at, mut writes) = (0, 0);
-        for (places, sums) in pieces.iter().filter_map(|p| p.stored.as_ref()) {
-            let data = payload.as_ref().expect("a page with data has a payload");
-            let bytes = sums.len() * BLOCK_BYTES;
-            writes += self.write_data(places, &data.slice(at..at + bytes));
-            at += bytes;
-        }
-        let record =
-            Record::Delta { copyset: id, dropped: dropped.clone(), pieces: pieces.clone() };
-        let mut bytes = Vec::new();
-        record.encode(&mut bytes);
-        let notify = vec![Notify::Delta { token, copyset: id, dropped, pieces }];
-        self.add_data_record(bytes, writes, notify);
+        self.record.clear();
+        encode_delta(&mut Writer(&mut self.record), id, &[], &pieces);
+        let seq = self.log.add(&self.record, writes);
+        let what = Notify::Delta { token, copyset: id, born, pieces, pages_reserved };
+        self.log.notify(seq, what);
         Ok(())
     }
 
-    /// What a persisted page brought shows now.
-    pub(crate) fn delta_persisted(
-        &mut self,
-        id: CopysetId,
-        dropped: &[ChunkId],
-        pieces: Vec<Piece>,
-    ) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let before = replica.map.pages();
-        let mut replaced = Vec::new();
-        let mut unused = Vec::new();
-        let mut slots = Vec::new();
-        take_in(&mut replica.map, dropped, &pieces, &mut replaced, &mut unused, &mut slots);
-        self.pages = self.pages + replica.map.pages() - before;
-        self.checkpoint.dropped_slots.extend(slots);
-        unused.into_iter().for_each(|place| self.space.give(place));
-        for (chunk, block, old) in replaced {
-            self.free_unless_kept(id, chunk, block, old);
+    /// Drops the chunks that a page covers but does not list. They are gone at once, for the volume
+    /// is deleted; their blocks are not used again before the record that says so is persisted.
+    fn drop_unlisted(&mut self, id: CopysetId, page: &DeltaPage) {
+        let listed = |chunk: ChunkId| page.chunks.iter().any(|c| c.chunk == chunk);
+        let here = self.replicas[&id].map.chunks_after(page.after);
+        let here = here.take_while(|&chunk| covered(page, chunk));
+        let dropped: Vec<ChunkId> = here.filter(|&chunk| !listed(chunk)).collect();
+        // In the log, too, what was applied before comes before.
+        self.log_hints();
+        for dropped in dropped.chunks(DROPPED_CHUNKS_MAX) {
+            self.record.clear();
+            encode_delta(&mut Writer(&mut self.record), id, dropped, &[]);
+            self.log.add(&self.record, 0);
+            self.take_pieces(id, dropped, Vec::new());
+        }
+        if !dropped.is_empty() {
+            self.reserve_again(id);
         }
     }
 
-    /// Restarts a replica's log behind `upto`, the end of a delta. [`crate::StoreEvent::DeltaPersisted`] follows.
+    /// What a persisted page brought shows now; false when its replica was dropped meanwhile.
+    pub(crate) fn delta_persisted(&mut self, id: CopysetId, born: Seq, pieces: Vec<Piece>) -> bool {
+        if self.is_here(id, born) {
+            self.take_pieces(id, &[], pieces);
+            return true;
+        }
+        let extents = pieces.into_iter().filter_map(|piece| piece.stored);
+        for place in extents.flat_map(|(extents, _)| extents).flat_map(Extent::iter) {
+            self.space.give(place);
+        }
+        false
+    }
+
+    fn take_pieces(&mut self, id: CopysetId, dropped: &[ChunkId], pieces: Vec<Piece>) {
+        let replica = self.replicas.get_mut(&id).expect("the caller looked");
+        let before = replica.map.pages();
+        let mut taken = Taken::default();
+        take_in(replica, dropped, &pieces, &mut taken);
+        self.pages = self.pages + replica.map.pages() - before;
+        self.checkpoint.dropped_slots.extend(taken.slots);
+        taken.unused.into_iter().for_each(|place| self.space.give(place));
+        self.free_replaced(id, &mut taken.replaced);
+    }
+
+    /// Restarts a replica's log behind `upto`, the end of a delta.
+    /// [`crate::StoreEvent::DeltaPersisted`] follows.
     pub fn reset_log(
         &mut self,
         token: u64,
@@ -169,64 +198,96 @@ impl Store {
         upto: LogPos,
         fences: &[(VolumeId, Epoch)],
     ) {
+        self.log_hints();
         let Some(replica) = self.replicas.get_mut(&id) else { return };
-        assert!(upto.index > replica.applied.index, "{id}: a delta leads forward");
+        let (born, applied) = (replica.born, replica.applied.index);
+        assert!(upto.index > applied, "{id}: a delta leads forward");
         let mut freed = std::mem::take(&mut replica.truncated);
-        for entry in std::mem::take(&mut replica.entries) {
-            let replica = &self.replicas[&id];
-            if let ogive_types::message::Op::Write { chunk, .. } = &entry.op {
-                let unmapped = entry.blocks().filter(|&(block, place)| {
-                    replica.map.get(*chunk, block).block() != Some(place)
-                });
-                freed.extend(unmapped.map(|(_, place)| place));
-            }
-            self.pages_reserved -= entry.pages_reserved;
-            let held: u64 = entry.extents.iter().map(|e| u64::from(e.blocks)).sum();
-            self.kept_blocks -= held;
-            self.forget_bytes(entry.payload);
+        let entries = std::mem::take(&mut replica.entries);
+        freed.extend(entries.iter().flat_map(|entry| unmapped(replica, entry)));
+        if replica.reset.0 <= self.log.persisted_seq() {
+            replica.reset.1 = applied;
         }
-        let replica = self.replicas.get_mut(&id).expect("looked up above");
-        replica.prev = upto;
-        replica.applied = upto;
-        replica.persisted = upto.index;
-        fences.iter().for_each(|&(v, e)| fence(&mut replica.fences, v, e));
-        let record = Record::Reset { copyset: id, upto, fences: fences.to_vec() };
-        let mut bytes = Vec::new();
-        record.encode(&mut bytes);
-        let notify = vec![Notify::Free(freed), Notify::Reset { token, copyset: id }];
-        self.add_data_record(bytes, 0, notify);
+        replica.reset.0 = self.log.next_seq();
+        let (first, pages_before) = (replica.first().0, replica.map.pages());
+        let mut taken = Taken::default();
+        reset(replica, upto, fences, &mut taken);
+        self.pages = self.pages + replica.map.pages() - pages_before;
+        self.checkpoint.dropped_slots.extend(taken.slots);
+        for (index, entry) in (first..).zip(entries) {
+            self.entry_gone(entry, Index(index) > applied);
+        }
+        let fences = fences.to_vec();
+        let seq = self.log_record(&Record::Reset { copyset: id, upto, fences });
+        self.log.notify(seq, Notify::Reset { token, copyset: id, born });
+        freed.into_iter().for_each(|place| self.space.give(place));
+        self.free_replaced(id, &mut taken.replaced);
     }
 }
 
-/// Puts the pieces of a delta into a map. Adds what they replaced, places of pieces that were older than what is there,
-/// and slots of pages that are gone.
+/// What is left over when a map takes in a delta.
+#[derive(Default)]
+pub(crate) struct Taken {
+    /// Blocks that were replaced.
+    replaced: Replaced,
+    /// Places of pieces that were older than what is there.
+    unused: Vec<u32>,
+    /// Slots of pages that are gone.
+    slots: Vec<u32>,
+}
+
+/// Drops chunks, then puts the pieces of a delta into a map.
 pub(crate) fn take_in(
-    map: &mut Map,
+    replica: &mut Replica,
     dropped: &[ChunkId],
     pieces: &[Piece],
-    replaced: &mut Vec<(ChunkId, u16, Mapping)>,
-    unused: &mut Vec<u32>,
-    slots: &mut Vec<u32>,
+    taken: &mut Taken,
 ) {
+    let map = &mut replica.map;
     for &chunk in dropped {
         let (blocks, gone) = map.remove(chunk);
-        replaced.extend(blocks.into_iter().map(|(block, old)| (chunk, block, old)));
-        slots.extend(gone);
+        taken.replaced.extend(blocks.into_iter().map(|(block, old)| (chunk, block, old)));
+        taken.slots.extend(gone);
     }
     for Piece { chunk, range, index, stored } in pieces {
+        // A page may have been under way when its volume was deleted here.
+        let deleted = replica.fences.get(&chunk.volume) == Some(&Epoch(u64::MAX));
         let Some((extents, sums)) = stored else {
             for block in range.iter() {
                 let old = map.set(*chunk, block, Mapping::trimmed(*index));
-                replaced.extend(old.map(|old| (*chunk, block, old)));
+                taken.replaced.extend(old.map(|old| (*chunk, block, old)));
             }
             continue;
         };
         let places = extents.iter().flat_map(|e| e.iter());
+        if deleted {
+            taken.unused.extend(places);
+            continue;
+        }
         for ((block, place), &sum) in range.iter().zip(places).zip(sums) {
             match map.set(*chunk, block, Mapping::stored(place, sum, *index)) {
-                Some(old) => replaced.push((*chunk, block, old)),
-                None => unused.push(place),
+                Some(old) => taken.replaced.push((*chunk, block, old)),
+                None => taken.unused.push(place),
             }
+        }
+    }
+}
+
+/// Moves a replica whose entries were taken out to the end of a delta.
+pub(crate) fn reset(
+    replica: &mut Replica,
+    upto: LogPos,
+    fences: &[(VolumeId, Epoch)],
+    taken: &mut Taken,
+) {
+    replica.prev = upto;
+    replica.applied = upto;
+    replica.persisted = upto.index;
+    for &(volume, epoch) in fences {
+        fence(&mut replica.fences, volume, epoch);
+        if epoch == Epoch(u64::MAX) {
+            // Its deletion is behind us and will not be applied any more.
+            drop_volume(&mut replica.map, volume, &mut taken.replaced, &mut taken.slots);
         }
     }
 }

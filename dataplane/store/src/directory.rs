@@ -1,4 +1,5 @@
-//! The directory of a checkpoint: the state of every replica at the checkpoint's start, and where its map pages lie.
+//! The directory of a checkpoint: the state of every replica at the checkpoint's start, and where
+//! its map pages lie.
 //!
 //! | part | fields (little endian, one after the other) |
 //! |---|---|
@@ -7,9 +8,10 @@
 //! | state | applied index u64 · applied term u64 · term u64 · voted u8 · shard · n * shard (members) · n * (volume u64 · epoch u64) · n * (bytes u32 · Entry record) |
 //! | page | copyset u32 · volume u64 · chunk u32 · number u8 · slot u32 |
 //!
-//! The superblock has its length and checksum. Why the applied index is there twice: the pages were written while entries
-//! were applied. Recovery starts from the state at the checkpoint's start, replays the log from there, and must apply at
-//! least as much as any of the pages may show, which is what was applied at the end.
+//! The superblock has its length and checksum. Why the applied index is there twice: the pages were
+//! written while entries were applied. Recovery starts from the state at the checkpoint's start,
+//! replays the log from there, and must apply at least as much as any of the pages may show, which
+//! is what was applied at the end.
 
 use ogive_types::{ChunkId, CopysetId, Epoch, Index, LogPos, ShardAddr, Term, VolumeId};
 
@@ -72,8 +74,8 @@ fn write_shard(w: &mut Writer, shard: ShardAddr) {
 }
 
 /// Bytes of a directory with these states and so many pages, rounded up as it is written.
-pub(crate) fn size_max(states: &[(CopysetId, Vec<u8>)], pages: usize) -> u64 {
-    let states: usize = states.iter().map(|(_, state)| state.len() + 16).sum();
+pub(crate) fn size_max<'a>(states: impl Iterator<Item = &'a [u8]>, pages: usize) -> u64 {
+    let states: usize = states.map(|state| state.len() + 16).sum();
     ((24 + states + pages * 21) as u64).next_multiple_of(4096)
 }
 

@@ -1,11 +1,13 @@
 //! One shard's part of a device: log, maps, allocator, recovery.
 //!
-//! A device begins with a label ([`Label`]), followed by a region for each shard. In a region lie two superblocks, the log
-//! ring, the slots of map pages, two directories, and the data blocks of 4 KiB ([`RegionLayout`]).
+//! A device begins with a label ([`Label`]), followed by a region for each shard. In a region lie
+//! two superblocks, the log ring, the slots of map pages, two directories, and the data blocks of 4
+//! KiB ([`RegionLayout`]).
 //!
 //! | file | content |
 //! |---|---|
-//! | `store.rs` | the engine: entries in, disk operations out |
+//! | `store.rs` | the engine: told what ended, says what to do |
+//! | `entries.rs`, `retain.rs` | its entries: appended, applied, kept for followers |
 //! | `writer.rs`, `batch.rs`, `record.rs` | the log: group commit, its batches, its records |
 //! | `map.rs`, `space.rs`, `alloc.rs` | which device block holds what; which are free |
 //! | `replica.rs` | one copyset's log, map and fences in memory |
@@ -24,6 +26,7 @@ mod checkpoint;
 mod codec;
 mod delta;
 mod directory;
+mod entries;
 pub mod file;
 mod format;
 mod io;
@@ -35,8 +38,10 @@ mod record;
 mod recover;
 mod region;
 mod replica;
+mod retain;
 #[cfg(any(test, feature = "sim"))]
 pub mod simdisk;
+mod slab;
 mod space;
 mod stats;
 mod store;

@@ -1,10 +1,19 @@
 //! Limits of this crate, each with its reason.
 
-/// Most bytes of one log batch: a write of this size takes little longer than a sector, and hundreds of records fit.
+/// Most bytes of one log batch: a write of this size takes little longer than a sector, and
+/// hundreds of records fit.
 pub const BATCH_BYTES_MAX: usize = 256 << 10;
-/// Bytes of records that may wait for the log; more are refused as `Busy`, which slows the senders down.
+/// A batch takes at most this share of the log ring, 1 / n: what a ring loses at its end is small.
+pub const BATCH_SHARE: u64 = 16;
+/// Bytes of records that may wait for the log; more are refused as `Busy`, which slows the senders
+/// down.
 pub const PENDING_BYTES_MAX: usize = 8 << 20;
-/// Map pages that a checkpoint writes at once: enough to keep a disk busy, few enough not to disturb the log.
+/// At most this share of the log ring waits, 1 / n. A checkpoint frees the ring only when what
+/// waited at its start is persisted; with the half that is used then (`CHECKPOINT_AT`), this must
+/// leave room.
+pub const PENDING_SHARE: u64 = 8;
+/// Map pages that a checkpoint writes at once: enough to keep a disk busy, few enough not to
+/// disturb the log.
 pub const CHECKPOINT_PAGES_IN_FLIGHT: usize = 16;
 /// Bytes of the directory written with one operation.
 pub const DIRECTORY_WRITE_BYTES: usize = 256 << 10;
@@ -12,3 +21,11 @@ pub const DIRECTORY_WRITE_BYTES: usize = 256 << 10;
 pub const CHECKPOINT_AT: u64 = 2;
 /// Reads that wait for buffers; more fail as `Busy`.
 pub const READS_WAITING_MAX: usize = 16_384;
+/// Chunks that one record drops: keeps records of deltas far below the length of a batch.
+pub const DROPPED_CHUNKS_MAX: usize = 1024;
+/// Retained entries that are let go at once when blocks run short.
+pub const SHED_ENTRIES_MAX: usize = 256;
+/// Records of entries that are not applied take at most this share of the log ring, 1 / n; writes
+/// beyond are refused as `Busy`. The directory of a checkpoint holds them, and is longer than the
+/// log.
+pub const UNAPPLIED_SHARE: u64 = 2;

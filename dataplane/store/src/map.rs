@@ -1,7 +1,7 @@
 //! Maps: which device block holds which block of a chunk, written by which entry.
 //!
-//! A page maps 256 blocks (1 MiB) of a chunk. One rule makes replay and deltas idempotent: a block is changed only by an
-//! entry with a greater index than the one that wrote it.
+//! A page maps 256 blocks (1 MiB) of a chunk. One rule makes replay and deltas idempotent: a block
+//! is changed only by an entry with a greater index than the one that wrote it.
 //!
 //! A page on the device (4096 bytes, little endian):
 //!
@@ -15,10 +15,9 @@
 //! | 28 | 4 | copyset |
 //! | 32 | 2 | page number within the chunk |
 //! | 34 | 6 | zero |
-//! | 40 | 8 | base: smallest index in the page |
-//! | 48 | 16 | zero |
-//! | 64 | 3072 | 256 entries: device block u32 (`0xffffffff` empty, `0xfffffffe` trimmed) · checksum u32 · index minus base u32 |
-//! | 3136 | 960 | zero |
+//! | 40 | 24 | zero |
+//! | 64 | 3840 | 256 entries: device block u32 (`0xffffffff` empty, `0xfffffffe` trimmed) · checksum u32 · index of 7 bytes |
+//! | 3904 | 192 | zero |
 
 use std::collections::BTreeMap;
 
@@ -37,7 +36,10 @@ const MAGIC: [u8; 4] = *b"OGMP";
 const EMPTY: u32 = u32::MAX;
 const TRIMMED: u32 = u32::MAX - 1;
 const HEADER_BYTES: usize = 64;
-const _: () = assert!(HEADER_BYTES + PAGE_BLOCKS as usize * 12 <= PAGE_BYTES);
+/// Bytes of an index: at a million entries a second they last for two thousand years.
+const INDEX_BYTES: usize = 7;
+const ENTRY_BYTES: usize = 8 + INDEX_BYTES;
+const _: () = assert!(HEADER_BYTES + PAGE_BLOCKS as usize * ENTRY_BYTES <= PAGE_BYTES);
 
 /// One block's mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,11 +85,6 @@ impl Page {
 
     pub(crate) fn encode(&self, region: u64, copyset: CopysetId, key: PageKey, out: &mut Vec<u8>) {
         out.clear();
-        let used = self.entries.iter().filter(|m| m.block != EMPTY);
-        let base = used.map(|m| m.index.0).min().unwrap_or(0);
-        // An index too far from the base is rounded down to what fits, which makes a later delta send the block once
-        // more than needed; no log reaches back so far that a replay could notice.
-        let delta = |m: &Mapping| u32::try_from(m.index.0.saturating_sub(base)).unwrap_or(u32::MAX);
         let w = &mut Writer(out);
         w.u32(0);
         w.0.extend_from_slice(&MAGIC);
@@ -96,15 +93,14 @@ impl Page {
         w.u32(key.0.number);
         w.u32(copyset.0);
         w.u16(u16::from(key.1));
-        w.0.resize(40, 0);
-        let w = &mut Writer(w.0);
-        w.u64(base);
         w.0.resize(HEADER_BYTES, 0);
         let w = &mut Writer(w.0);
         for m in self.entries.iter() {
             w.u32(m.block);
             w.u32(m.sum.0);
-            w.u32(delta(m));
+            let index = m.index.0.to_le_bytes();
+            assert_eq!(index[INDEX_BYTES..], [0], "no log is so long");
+            w.0.extend_from_slice(&index[..INDEX_BYTES]);
         }
         w.0.resize(PAGE_BYTES, 0);
         let crc = crc32c::crc32c(&w.0[4..]);
@@ -129,12 +125,13 @@ impl Page {
         if magic != MAGIC || place != wanted {
             return None;
         }
-        let base = Reader(&bytes[40..]).u64().ok()?;
         let r = &mut Reader(&bytes[HEADER_BYTES..]);
         let mut page = Page { slot: Some(slot), ..Page::new() };
         for m in page.entries.iter_mut() {
-            let (block, sum, delta) = (r.u32().ok()?, r.u32().ok()?, r.u32().ok()?);
-            let index = if block == EMPTY { 0 } else { base + u64::from(delta) };
+            let (block, sum) = (r.u32().ok()?, r.u32().ok()?);
+            let mut index = [0; 8];
+            index[..INDEX_BYTES].copy_from_slice(r.bytes(INDEX_BYTES).ok()?);
+            let index = u64::from_le_bytes(index);
             *m = Mapping { block, sum: BlockSum(sum), index: Index(index) };
         }
         Some(page)
@@ -161,8 +158,8 @@ impl Map {
         page.map_or(Mapping::NONE, |page| page.entries[at])
     }
 
-    /// Changes one block if `new` is newer; the mapping replaced, or `None` when nothing changed. A trim of a block that
-    /// has no page changes nothing.
+    /// Changes one block if `new` is newer; the mapping replaced, or `None` when nothing changed. A
+    /// trim of a block that has no page changes nothing.
     pub(crate) fn set(&mut self, chunk: ChunkId, block: u16, new: Mapping) -> Option<Mapping> {
         let (number, at) = place(block);
         if new.block().is_none() && !self.has_page((chunk, number as u8)) {
@@ -188,6 +185,11 @@ impl Map {
         pages[number].get_or_insert_with(Page::new)
     }
 
+    /// The slot that the newest written version of a page lies in.
+    pub(crate) fn slot_of(&self, (chunk, number): PageKey) -> Option<u32> {
+        self.chunks.get(&chunk)?[usize::from(number)].as_ref()?.slot
+    }
+
     pub(crate) fn has_page(&self, (chunk, number): PageKey) -> bool {
         self.chunks.get(&chunk).is_some_and(|pages| pages[usize::from(number)].is_some())
     }
@@ -205,9 +207,13 @@ impl Map {
     }
 
     /// Pages that a write of `range` would add.
-    pub(crate) fn pages_missing(&self, chunk: ChunkId, range: BlockRange) -> usize {
+    pub(crate) fn pages_missing(
+        &self,
+        chunk: ChunkId,
+        range: BlockRange,
+    ) -> impl Iterator<Item = PageKey> + '_ {
         let (first, last) = (range.start() / PAGE_BLOCKS, (range.end() - 1) / PAGE_BLOCKS);
-        (first..=last).filter(|&n| !self.has_page((chunk, n as u8))).count()
+        (first..=last).map(move |n| (chunk, n as u8)).filter(|&key| !self.has_page(key))
     }
 
     pub(crate) fn pages(&self) -> usize {
@@ -290,7 +296,7 @@ mod tests {
     #[test]
     fn pages_round_trip_and_are_bound_to_their_place() {
         let mut map = Map::default();
-        for (block, index) in [(0u16, 5u64), (255, u64::from(u32::MAX) + 4), (100, 6)] {
+        for (block, index) in [(0u16, 5u64), (255, (1 << 56) - 1), (100, 6)] {
             map.set(CHUNK, block, mapping(u32::from(block) + 1, index));
         }
         map.set(CHUNK, 100, Mapping::trimmed(Index(7)));
@@ -298,6 +304,11 @@ mod tests {
         let mut bytes = Vec::new();
         map.page_mut(key).unwrap().encode(3, CopysetId(9), key, &mut bytes);
         let page = Page::decode(&bytes, 3, CopysetId(9), key, 1).unwrap();
+        assert_eq!(
+            crc32c::crc32c(&bytes[4..]),
+            1_719_185_585,
+            "a changed format needs a new version"
+        );
         assert_eq!(page.entries, map.page_mut(key).unwrap().entries);
         let other = ChunkId { number: 3, ..CHUNK };
         assert!(Page::decode(&bytes, 3, CopysetId(9), (other, 0), 1).is_none());

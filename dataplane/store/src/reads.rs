@@ -1,6 +1,6 @@
 //! Reads: from maps to device operations and back, every block checked against its checksum.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use ogive_buf::{Buf, BufMut};
 use ogive_types::message::{DeltaChunk, Op};
@@ -8,6 +8,7 @@ use ogive_types::{BLOCK_BYTES, BlockRange, BlockSum, ChunkId, CopysetId, Index, 
 
 use crate::io::{DiskError, DiskOp};
 use crate::limits::READS_WAITING_MAX;
+use crate::slab::Slab;
 use crate::store::{Kind, Store, StoreEvent};
 
 /// Why a read has no result.
@@ -49,7 +50,8 @@ struct Read {
     wanted: Vec<Wanted>,
     /// Number within [`crate::space::Space`].
     guard: u64,
-    /// Runs of neighbouring device blocks: first block of the result, number, data once it is there.
+    /// Runs of neighbouring device blocks: first block of the result, number, data once it is
+    /// there.
     parts: Vec<(usize, usize, Option<Buf>)>,
     left: usize,
     error: Option<ReadError>,
@@ -66,12 +68,13 @@ struct Waiting {
 
 #[derive(Default)]
 pub(crate) struct Reads {
-    active: HashMap<u64, Read>,
+    active: Slab<Read>,
     waiting: VecDeque<Waiting>,
 }
 
 impl Store {
-    /// Reads blocks as the applied entries left them; unmapped ones are zeroes. [`StoreEvent::ReadDone`] follows.
+    /// Reads blocks as the applied entries left them; unmapped ones are zeroes.
+    /// [`StoreEvent::ReadDone`] follows.
     pub fn read(&mut self, token: u64, id: CopysetId, chunk: ChunkId, range: BlockRange) {
         let map = self.replicas.get(&id).map(|r| &r.map);
         let wanted = range.iter().map(|block| {
@@ -99,8 +102,8 @@ impl Store {
         self.begin_read(token, Subject { copyset: id, blocks }, wanted);
     }
 
-    /// Reads the data of a scanned delta page, as the map is now. [`StoreEvent::ReadDone`] follows, with
-    /// [`ReadError::Gone`] when a block has changed since the scan.
+    /// Reads the data of a scanned delta page, as the map is now. [`StoreEvent::ReadDone`] follows,
+    /// with [`ReadError::Gone`] when a block has changed since the scan.
     pub fn delta_read(&mut self, token: u64, id: CopysetId, chunks: &[DeltaChunk]) {
         let mut blocks = Vec::new();
         let mut wanted = Vec::new();
@@ -153,7 +156,8 @@ impl Store {
         let covered = runs.len() == 1 && runs[0].1 == wanted.len();
         let mut whole = None;
         if !covered {
-            // Zeroes in between, or pieces from several places: the result is put together in memory of its own.
+            // Zeroes in between, or pieces from several places: the result is put together in
+            // memory of its own.
             whole = self.pool.alloc_zeroed(bytes);
             if whole.is_none() {
                 return give_back(subject, wanted);
@@ -162,19 +166,20 @@ impl Store {
         let buffers: Option<Vec<BufMut>> =
             runs.iter().map(|&(_, count)| self.pool.alloc(count * BLOCK_BYTES)).collect();
         let Some(buffers) = buffers else { return give_back(subject, wanted) };
-        for (part, (&(first, _), buf)) in runs.iter().zip(buffers).enumerate() {
-            let place = wanted[first].place.expect("runs hold mapped blocks");
-            let addr = self.layout.block_addr(place);
-            let id = self.op(Kind::Read { read: guard, part });
-            self.out.push(DiskOp::Read { id, addr, buf });
-        }
+        let place = |first: usize| wanted[first].place.expect("runs hold mapped blocks");
+        let addrs: Vec<u64> =
+            runs.iter().map(|&(first, _)| self.layout.block_addr(place(first))).collect();
         let left = runs.len();
         let parts = runs.into_iter().map(|(first, count)| (first, count, None)).collect();
         let read = Read { token, subject, wanted, guard, parts, left, error: None, whole };
         if left == 0 {
             self.end_read(read);
-        } else {
-            self.reads.active.insert(guard, read);
+            return Ok(());
+        }
+        let read = self.reads.active.insert(read);
+        for (part, (addr, buf)) in addrs.into_iter().zip(buffers).enumerate() {
+            let id = self.op(Kind::Read { read, part });
+            self.out.push(DiskOp::Read { id, addr, buf });
         }
         Ok(())
     }
@@ -186,14 +191,14 @@ impl Store {
         part: usize,
         result: Result<Option<BufMut>, DiskError>,
     ) {
-        let read = self.reads.active.get_mut(&id).expect("reads stay until all parts ended");
+        let read = self.reads.active.get_mut(id).expect("reads stay until all parts ended");
         match result {
             Ok(buf) => read.parts[part].2 = buf.map(BufMut::freeze),
             Err(error) => read.error = Some(ReadError::Device(error)),
         }
         read.left -= 1;
         if read.left == 0 {
-            let read = self.reads.active.remove(&id).expect("looked up above");
+            let read = self.reads.active.remove(id).expect("looked up above");
             self.end_read(read);
         }
     }

@@ -1,6 +1,7 @@
 //! Records of the log. None holds data: they name blocks and the checksums of what is in them.
 //!
-//! Fields are little endian and follow one another without gaps. `n *` means a u32 count, then so many items.
+//! Fields are little endian and follow one another without gaps. `n *` means a u32 count, then so
+//! many items.
 //!
 //! | record | kind (u8) | fields |
 //! |---|---|---|
@@ -93,12 +94,7 @@ impl Record {
                 w.u32(copyset.0);
             }
             Record::Delta { copyset, dropped, pieces } => {
-                w.u8(6);
-                w.u32(copyset.0);
-                w.count(dropped.len());
-                dropped.iter().for_each(|&c| chunk(w, c));
-                w.count(pieces.len());
-                pieces.iter().for_each(|p| piece(w, p));
+                encode_delta(w, *copyset, dropped, pieces);
             }
             Record::Reset { copyset, upto, fences } => {
                 w.u8(7);
@@ -193,6 +189,21 @@ pub(crate) fn encode_entry(
             w.u64(volume.0);
         }
     }
+}
+
+/// Encodes a page of a delta.
+pub(crate) fn encode_delta(
+    w: &mut Writer,
+    copyset: CopysetId,
+    dropped: &[ChunkId],
+    pieces: &[Piece],
+) {
+    w.u8(6);
+    w.u32(copyset.0);
+    w.count(dropped.len());
+    dropped.iter().for_each(|&c| chunk(w, c));
+    w.count(pieces.len());
+    pieces.iter().for_each(|p| piece(w, p));
 }
 
 fn shard(w: &mut Writer, s: ShardAddr) {
@@ -350,9 +361,8 @@ mod tests {
         let mut bytes = Vec::new();
         samples().iter().for_each(|r| r.encode(&mut bytes));
         assert_eq!(bytes.len(), 415, "a changed format needs a new version");
-        assert_eq!(crc32c::crc32c(&bytes), GOLDEN, "a changed format needs a new version");
+        assert_eq!(crc32c::crc32c(&bytes), 2_747_211_187, "a changed format needs a new version");
     }
-    const GOLDEN: u32 = 0;
 
     proptest! {
         #[test]

@@ -1,4 +1,5 @@
-//! Opening a region: the newest checkpoint, then the log behind it, then everything derived from them.
+//! Opening a region: the newest checkpoint, then the log behind it, then everything derived from
+//! them.
 //!
 //! What may be found behind the last good batch of the log:
 //!
@@ -20,7 +21,7 @@ use crate::alloc::Allocator;
 use crate::batch::Header;
 use crate::checkpoint::Checkpoint;
 use crate::codec::Reader;
-use crate::delta::take_in;
+use crate::delta::{Taken, reset, take_in};
 use crate::directory::{self, PagePlace};
 use crate::io::RegionIo;
 use crate::label::Label;
@@ -28,11 +29,11 @@ use crate::limits::{BATCH_BYTES_MAX, DIRECTORY_WRITE_BYTES};
 use crate::map::{PAGE_BYTES, Page};
 use crate::record::{Extent, Record};
 use crate::region::RegionLayout;
-use crate::replica::{LogEntry, Replica, fence};
+use crate::replica::{LogEntry, Replica};
 use crate::space::Space;
 use crate::store::{Parts, Store, StoreOptions};
 use crate::superblock::{SUPERBLOCK_BYTES, Slot, Superblock, VERSION};
-use crate::writer::LogWriter;
+use crate::writer::{Ends, LogWriter};
 
 /// Why a region cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,8 @@ impl Store {
     }
 }
 
+type Replicas = BTreeMap<CopysetId, Replica>;
+
 struct Recovery<'a> {
     io: &'a mut dyn RegionIo,
     layout: RegionLayout,
@@ -130,8 +133,8 @@ impl Recovery<'_> {
         (log_reserve, checkpoint_reserve): (BufMut, BufMut),
     ) -> Result<Store, OpenError> {
         let found = self.superblock()?;
-        let (mut replicas, at_end, pages) = self.directory(&found)?;
-        let end = self.replay(&found, &mut replicas)?;
+        let (mut replicas, mut at_end, pages) = self.directory(&found)?;
+        let end = self.replay(&found, &mut replicas, &mut at_end)?;
         for (id, upto) in at_end {
             if let Some(replica) = replicas.get_mut(&id) {
                 apply_upto(replica, id, upto)?;
@@ -144,11 +147,16 @@ impl Recovery<'_> {
         let space = self.claim_blocks(&replicas)?;
         let mut slots = Allocator::new(self.layout.slots);
         for &(_, _, slot) in &pages {
+            if !slots.is_free(slot) {
+                return Err(OpenError::Inconsistent(format!("slot {slot} is listed twice")));
+            }
             slots.take(slot);
         }
-        // Pages of chunks that the log dropped after the checkpoint: their slots are free once a directory omits them.
-        let alive =
-            |(id, key, _): &PagePlace| replicas.get(id).is_some_and(|r| r.map.has_page(*key));
+        // Pages of chunks that the log dropped after the checkpoint: their slots are free once a
+        // directory omits them.
+        let alive = |(id, key, slot): &PagePlace| {
+            replicas.get(id).is_some_and(|r| r.map.slot_of(*key) == Some(*slot))
+        };
         let dropped_slots = pages.iter().filter(|p| !alive(p)).map(|&(_, _, slot)| slot).collect();
         // What was read may still be in a volatile cache only. From here on it counts as persisted.
         self.io.flush().map_err(on_io("flush the device"))?;
@@ -161,8 +169,8 @@ impl Recovery<'_> {
         self.write_superblock(&superblock)?;
         let mount = superblock.mount;
         let log_bytes = self.layout.log_bytes;
-        let writer =
-            LogWriter::new(self.region, mount, self.sector, log_bytes, found.tail, end.at, end.crc);
+        let ends = Ends { tail: found.tail, head: end.at, crc: end.crc };
+        let writer = LogWriter::new(self.region, mount, self.sector, log_bytes, ends);
         let mut checkpoint = Checkpoint::new(superblock, checkpoint_reserve);
         checkpoint.dropped_slots = dropped_slots;
         let (layout, region) = (self.layout, self.region);
@@ -200,7 +208,8 @@ impl Recovery<'_> {
             [Slot::OtherVersion(found), _] | [_, Slot::OtherVersion(found)] => {
                 Err(OpenError::Version { found })
             }
-            // The second slot is only written after the first, so that a first write that was torn leaves this.
+            // The second slot is only written after the first, so that a first write that was torn
+            // leaves this.
             [_, Slot::Unused] | [Slot::Unused, _] => Ok(Superblock {
                 region: self.region,
                 generation: 0,
@@ -208,6 +217,7 @@ impl Recovery<'_> {
                 tail: 0,
                 persisted: 0,
                 tail_crc: 0,
+                skip: 0,
                 directory: None,
             }),
             _ => Err(OpenError::Superblocks),
@@ -220,13 +230,13 @@ impl Recovery<'_> {
         written.and_then(|()| self.io.flush()).map_err(on_io("write the superblock"))
     }
 
-    /// The replicas of the checkpoint, how far each must be applied at least, and where the pages lie.
+    /// The replicas of the checkpoint, how far each must be applied at least, and where the pages
+    /// lie.
     #[allow(clippy::type_complexity)] // three results that belong together, used once
     fn directory(
         &mut self,
         superblock: &Superblock,
-    ) -> Result<(BTreeMap<CopysetId, Replica>, Vec<(CopysetId, Index)>, Vec<PagePlace>), OpenError>
-    {
+    ) -> Result<(Replicas, BTreeMap<CopysetId, Index>, Vec<PagePlace>), OpenError> {
         let Some(place) = superblock.directory else { return Ok(Default::default()) };
         let damaged = || OpenError::Damaged("the directory of the checkpoint".to_owned());
         if place.bytes > self.layout.directory_bytes {
@@ -240,10 +250,10 @@ impl Recovery<'_> {
         }
         let (states, pages) = directory::decode(&bytes, self.region).map_err(|_| damaged())?;
         let mut replicas = BTreeMap::new();
-        let mut at_end = Vec::new();
+        let mut at_end = BTreeMap::new();
         for state in states {
-            at_end.push((state.copyset, state.applied_at_end));
-            let mut replica = Replica::new(state.members);
+            at_end.insert(state.copyset, state.applied_at_end);
+            let mut replica = Replica::new(state.members, 0);
             replica.hard = state.hard;
             replica.prev = state.applied;
             replica.applied = state.applied;
@@ -260,7 +270,7 @@ impl Recovery<'_> {
     /// Reads map pages, neighbouring slots together.
     fn read_pages(
         &mut self,
-        replicas: &mut BTreeMap<CopysetId, Replica>,
+        replicas: &mut Replicas,
         pages: &[PagePlace],
     ) -> Result<(), OpenError> {
         let mut by_slot: Vec<&PagePlace> = pages.iter().collect();
@@ -294,12 +304,14 @@ impl Recovery<'_> {
     fn replay(
         &mut self,
         superblock: &Superblock,
-        replicas: &mut BTreeMap<CopysetId, Replica>,
+        replicas: &mut Replicas,
+        at_end: &mut BTreeMap<CopysetId, Index>,
     ) -> Result<LogEnd, OpenError> {
         let mut ring = vec![0; self.layout.log_bytes as usize];
         self.io.read_at(self.layout.log_start, &mut ring).map_err(on_io("read the log"))?;
         let mark = self.newest_mark(&ring, superblock);
         let mut end = LogEnd { at: superblock.tail, crc: superblock.tail_crc };
+        let mut skip = superblock.skip as usize;
         let mut mount = 0;
         while let Some((header, records)) = self.next_batch(&ring, &end, mount, superblock.tail) {
             let records = decode_records(records, header.records)
@@ -308,7 +320,12 @@ impl Recovery<'_> {
             if position > mark && !self.data_is_there(&records)? {
                 break;
             }
-            for record in records {
+            let skipped = skip.min(records.len());
+            skip -= skipped;
+            for record in records.into_iter().skip(skipped) {
+                if let Record::Drop { copyset } = record {
+                    at_end.remove(&copyset);
+                }
                 replay_record(replicas, record)?;
             }
             end = LogEnd { at: position, crc: header.crc };
@@ -316,6 +333,10 @@ impl Recovery<'_> {
         }
         if end.at < mark {
             return Err(OpenError::LogRot { at: end.at, mark });
+        }
+        if skip > 0 {
+            let what = format!("{skip} records of the checkpoint are not in the log");
+            return Err(OpenError::Inconsistent(what));
         }
         Ok(end)
     }
@@ -395,7 +416,7 @@ impl Recovery<'_> {
     }
 
     /// The allocator that follows from what the replicas name.
-    fn claim_blocks(&self, replicas: &BTreeMap<CopysetId, Replica>) -> Result<Space, OpenError> {
+    fn claim_blocks(&self, replicas: &Replicas) -> Result<Space, OpenError> {
         let mut space = Space::new(self.layout.data_blocks);
         let twice = |place: u32, id: CopysetId| {
             OpenError::Inconsistent(format!(
@@ -427,14 +448,11 @@ fn decode_records(bytes: &[u8], count: u32) -> Option<Vec<Record>> {
     (records.len() == count as usize).then_some(records)
 }
 
-/// Replays one record. Replaying what is there already changes nothing.
-fn replay_record(
-    replicas: &mut BTreeMap<CopysetId, Replica>,
-    record: Record,
-) -> Result<(), OpenError> {
+/// Replays one record, as it happened: each comes after all before it and none comes twice.
+fn replay_record(replicas: &mut Replicas, record: Record) -> Result<(), OpenError> {
     match record {
         Record::Create { copyset, members } => {
-            replicas.entry(copyset).or_insert_with(|| Replica::new(members));
+            replicas.insert(copyset, Replica::new(members, 0));
         }
         Record::Drop { copyset } => {
             replicas.remove(&copyset);
@@ -446,7 +464,15 @@ fn replay_record(
         }
         Record::Entry { copyset, index, term, op, extents } => {
             if let Some(replica) = replicas.get_mut(&copyset) {
-                let entry = LogEntry { term, op, payload: None, extents, pages_reserved: 0 };
+                let entry = LogEntry {
+                    term,
+                    op,
+                    payload: None,
+                    extents,
+                    pages_reserved: 0,
+                    seq: 0,
+                    record_bytes: 0,
+                };
                 return replay_entry(replica, copyset, index, entry);
             }
         }
@@ -457,19 +483,18 @@ fn replay_record(
         }
         Record::Delta { copyset, dropped, pieces } => {
             if let Some(replica) = replicas.get_mut(&copyset) {
-                let (a, b, c) = (&mut Vec::new(), &mut Vec::new(), &mut Vec::new());
-                take_in(&mut replica.map, &dropped, &pieces, a, b, c);
+                take_in(replica, &dropped, &pieces, &mut Taken::default());
             }
         }
         Record::Reset { copyset, upto, fences } => {
-            if let Some(replica) = replicas.get_mut(&copyset)
-                && upto.index > replica.applied.index
-            {
-                replica.entries.clear();
-                replica.prev = upto;
-                replica.applied = upto;
-                fences.into_iter().for_each(|(v, e)| fence(&mut replica.fences, v, e));
+            let Some(replica) = replicas.get_mut(&copyset) else { return Ok(()) };
+            let applied = replica.applied;
+            if upto.index <= applied.index {
+                let what = format!("{copyset} was reset to {upto} but applied {applied}");
+                return Err(OpenError::Inconsistent(what));
             }
+            replica.entries.clear();
+            reset(replica, upto, &fences, &mut Taken::default());
         }
     }
     Ok(())
@@ -481,12 +506,10 @@ fn replay_entry(
     index: Index,
     entry: LogEntry,
 ) -> Result<(), OpenError> {
-    if index <= replica.applied.index || replica.term_at(index) == Some(entry.term) {
-        return Ok(());
-    }
-    if index > replica.last().index.next() {
-        let last = replica.last();
-        return Err(OpenError::Inconsistent(format!("{index} of {id} follows {last}")));
+    let (applied, last) = (replica.applied, replica.last());
+    if index <= applied.index || index > last.index.next() {
+        let what = format!("{index} of {id} follows {last}, with {applied} applied");
+        return Err(OpenError::Inconsistent(what));
     }
     while replica.last().index >= index {
         replica.entries.pop_back();

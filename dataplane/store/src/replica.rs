@@ -8,6 +8,7 @@ use ogive_types::{ChunkId, Epoch, Index, LogPos, ShardAddr, Term, VolumeId};
 
 use crate::map::{Map, Mapping};
 use crate::record::Extent;
+use crate::writer::Seq;
 
 /// What a replica must not forget between two votes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub struct LogEntry {
     pub(crate) extents: Vec<Extent>,
     /// Map pages that were promised to it.
     pub(crate) pages_reserved: usize,
+    /// Its record; 0 when recovery found it.
+    pub(crate) seq: Seq,
+    /// Bytes of its record.
+    pub(crate) record_bytes: usize,
 }
 
 impl LogEntry {
@@ -40,6 +45,11 @@ impl LogEntry {
             _ => 0,
         };
         (start..).zip(self.extents.iter().flat_map(|e| e.iter()))
+    }
+
+    /// Number of device blocks.
+    pub(crate) fn block_count(&self) -> u64 {
+        self.extents.iter().map(|e| u64::from(e.blocks)).sum()
     }
 }
 
@@ -61,6 +71,8 @@ pub struct ReplicaState {
 }
 
 pub(crate) struct Replica {
+    /// The record that made it; 0 when recovery found it.
+    pub(crate) born: Seq,
     pub(crate) members: Vec<ShardAddr>,
     pub(crate) hard: HardState,
     pub(crate) entries: VecDeque<LogEntry>,
@@ -70,16 +82,19 @@ pub(crate) struct Replica {
     pub(crate) persisted: Index,
     pub(crate) fences: BTreeMap<VolumeId, Epoch>,
     pub(crate) map: Map,
-    /// Blocks of truncated entries; free once the record of what replaces them is persisted.
+    /// Blocks of truncated entries; freed with the record of what replaces them.
     pub(crate) truncated: Vec<u32>,
+    /// The record of the newest reset, and what was applied before it.
+    pub(crate) reset: (Seq, Index),
 }
 
 /// Blocks that an entry replaced, with their former mappings.
 pub(crate) type Replaced = Vec<(ChunkId, u16, Mapping)>;
 
 impl Replica {
-    pub(crate) fn new(members: Vec<ShardAddr>) -> Replica {
+    pub(crate) fn new(members: Vec<ShardAddr>, born: Seq) -> Replica {
         Replica {
+            born,
             members,
             hard: HardState::default(),
             entries: VecDeque::new(),
@@ -89,6 +104,7 @@ impl Replica {
             fences: BTreeMap::new(),
             map: Map::default(),
             truncated: Vec::new(),
+            reset: (0, Index(0)),
         }
     }
 
@@ -128,7 +144,8 @@ impl Replica {
         LogPos { term: self.term_at(index).expect("retained"), index }
     }
 
-    /// Makes the next entry show. Adds the blocks that it replaced, and the slots of map pages that are gone.
+    /// Makes the next entry show. Adds the blocks that it replaced, and the slots of map pages that
+    /// are gone.
     pub(crate) fn apply(&mut self, index: Index, replaced: &mut Replaced, slots: &mut Vec<u32>) {
         assert_eq!(index, self.applied.index.next(), "entries are applied in order");
         let at = (index.0 - self.first().0) as usize;
@@ -150,14 +167,17 @@ impl Replica {
             Op::Fence { volume, epoch } => fence(&mut self.fences, *volume, *epoch),
             Op::DropVolume { volume } => {
                 fence(&mut self.fences, *volume, Epoch(u64::MAX));
-                for chunk in map.chunks_of(*volume) {
-                    let (blocks, gone) = map.remove(chunk);
-                    replaced.extend(blocks.into_iter().map(|(block, old)| (chunk, block, old)));
-                    slots.extend(gone);
-                }
+                drop_volume(map, *volume, replaced, slots);
             }
         }
         self.applied = LogPos { term: entry.term, index };
+    }
+
+    /// What is applied even if no record after `persisted` is there: a reset moves the applied
+    /// position before its record is on stable storage.
+    pub(crate) fn applied_for_sure(&self, persisted: Seq) -> Index {
+        let (seq, before) = self.reset;
+        if seq > persisted { before } else { self.applied.index }
     }
 
     pub(crate) fn state(&self) -> ReplicaState {
@@ -180,6 +200,20 @@ impl Replica {
             }
         }
         runs
+    }
+}
+
+/// Removes the chunks of a volume. Adds its blocks, and the slots of its pages.
+pub(crate) fn drop_volume(
+    map: &mut Map,
+    volume: VolumeId,
+    replaced: &mut Replaced,
+    slots: &mut Vec<u32>,
+) {
+    for chunk in map.chunks_of(volume) {
+        let (blocks, gone) = map.remove(chunk);
+        replaced.extend(blocks.into_iter().map(|(block, old)| (chunk, block, old)));
+        slots.extend(gone);
     }
 }
 

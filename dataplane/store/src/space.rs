@@ -1,30 +1,65 @@
-//! The data blocks: which are free, and which must wait because a read is still under way.
+//! The data blocks: which are free, and which must wait before they are used again.
 //!
-//! A block that is freed while reads are in flight might be one that such a read is fetching. It is used again only when
-//! every read that began before it was freed has ended.
+//! ```text
+//! taken ─give─▶ fresh ─(a batch is sealed)─▶ waiting ─(that batch is persisted, older reads ended)─▶ free
+//! ```
+//!
+//! A block that is freed waits for two things:
+//!
+//! - The log on stable storage must say so. A batch that is sealed afterwards carries the applied
+//!   positions and the persisted mark of that moment. Once it is persisted, no recovery maps the
+//!   block any more, nor compares its content with the checksum of the entry that wrote it.
+//! - Every read that began before must have ended: it might be fetching the block.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::alloc::Allocator;
 use crate::record::Extent;
+use crate::writer::Seq;
+
+/// Why no blocks are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Short {
+    /// Enough are free, but some of them must wait.
+    Soon,
+    /// There are not enough.
+    Full,
+}
+
+/// A freed block, with the number of the read that began last before.
+#[derive(Clone, Copy)]
+struct Freed {
+    block: u32,
+    read: u64,
+}
 
 pub(crate) struct Space {
     blocks: Allocator,
     reads: BTreeSet<u64>,
     next_read: u64,
-    /// Freed blocks with the number of the read that began last before.
-    limbo: VecDeque<(u64, u32)>,
+    fresh: Vec<Freed>,
+    /// With the record that must be persisted.
+    waiting: VecDeque<(Seq, Freed)>,
+    persisted: Seq,
+    wanted: bool,
 }
 
 impl Space {
     pub(crate) fn new(len: u32) -> Space {
-        let blocks = Allocator::new(len);
-        Space { blocks, reads: BTreeSet::new(), next_read: 0, limbo: VecDeque::new() }
+        Space {
+            blocks: Allocator::new(len),
+            reads: BTreeSet::new(),
+            next_read: 0,
+            fresh: Vec::new(),
+            waiting: VecDeque::new(),
+            persisted: 0,
+            wanted: false,
+        }
     }
 
     /// Blocks that are free or about to be.
     pub(crate) fn free_blocks(&self) -> u32 {
-        self.blocks.free() + self.limbo.len() as u32
+        self.blocks.free() + (self.fresh.len() + self.waiting.len()) as u32
     }
 
     pub(crate) fn len(&self) -> u32 {
@@ -32,14 +67,25 @@ impl Space {
     }
 
     pub(crate) fn is_free(&self, block: u32) -> bool {
-        self.blocks.is_free(block) || self.limbo.iter().any(|&(_, b)| b == block)
+        let waits = || self.waiting.iter().map(|(_, freed)| freed).chain(&self.fresh);
+        self.blocks.is_free(block) || waits().any(|freed| freed.block == block)
     }
 
-    /// Takes so many blocks, in as few runs as next fit finds; `None` when there are not enough.
-    pub(crate) fn take(&mut self, count: u16) -> Option<Vec<Extent>> {
-        if self.blocks.free() < u32::from(count) {
-            return None;
+    /// Whether so many blocks can be taken now.
+    pub(crate) fn check(&mut self, count: u32) -> Result<(), Short> {
+        if self.blocks.free() >= count {
+            return Ok(());
         }
+        if self.free_blocks() < count {
+            return Err(Short::Full);
+        }
+        self.wanted = true;
+        Err(Short::Soon)
+    }
+
+    /// Takes so many blocks, in as few runs as next fit finds.
+    pub(crate) fn take(&mut self, count: u16) -> Result<Vec<Extent>, Short> {
+        self.check(u32::from(count))?;
         let mut extents = Vec::with_capacity(1);
         let mut left = u32::from(count);
         while left > 0 {
@@ -47,7 +93,7 @@ impl Space {
             extents.push(Extent { block, blocks: blocks as u16 });
             left -= blocks;
         }
-        Some(extents)
+        Ok(extents)
     }
 
     /// Marks a block as taken, at recovery; false when it is taken already or does not exist.
@@ -59,11 +105,28 @@ impl Space {
         ok
     }
 
+    /// Frees a block.
     pub(crate) fn give(&mut self, block: u32) {
-        match self.reads.last() {
-            Some(&newest) => self.limbo.push_back((newest, block)),
-            None => self.blocks.give(block),
-        }
+        debug_assert!(!self.blocks.is_free(block), "block {block} is freed twice");
+        self.fresh.push(Freed { block, read: self.next_read });
+    }
+
+    /// Someone waits for blocks, and only a batch can free them.
+    pub(crate) fn wants_batch(&self) -> bool {
+        self.wanted && !self.fresh.is_empty()
+    }
+
+    /// A batch is about to be sealed. It and those before it hold all records up to `last`, among
+    /// them the applied position of every copyset, or `last` is in a later one.
+    pub(crate) fn sealing(&mut self, last: Seq) {
+        self.wanted = false;
+        self.waiting.extend(self.fresh.drain(..).map(|freed| (last, freed)));
+    }
+
+    /// Everything up to record `seq` is persisted.
+    pub(crate) fn persisted(&mut self, seq: Seq) {
+        self.persisted = seq;
+        self.reuse();
     }
 
     /// A read begins; give the number back to `read_ended`.
@@ -75,13 +138,17 @@ impl Space {
 
     pub(crate) fn read_ended(&mut self, read: u64) {
         self.reads.remove(&read);
+        self.reuse();
+    }
+
+    fn reuse(&mut self) {
         let oldest = self.reads.first().copied().unwrap_or(u64::MAX);
-        while let Some(&(newest, block)) = self.limbo.front() {
-            if newest >= oldest {
+        while let Some(&(seq, freed)) = self.waiting.front() {
+            if seq > self.persisted || freed.read >= oldest {
                 break;
             }
-            self.limbo.pop_front();
-            self.blocks.give(block);
+            self.waiting.pop_front();
+            self.blocks.give(freed.block);
         }
     }
 }
@@ -98,13 +165,29 @@ mod tests {
         let read = space.read_begins();
         space.give(0);
         let later = space.read_begins();
-        assert!(space.take(1).is_none(), "still being read");
+        space.sealing(1);
+        space.persisted(1);
+        assert_eq!(space.take(1), Err(Short::Soon), "still being read");
         space.read_ended(read);
-        assert_eq!(
-            space.take(1).unwrap(),
-            [Extent { block: 0, blocks: 1 }],
-            "later reads do not matter"
-        );
+        let again = space.take(1).unwrap();
+        assert_eq!(again, [Extent { block: 0, blocks: 1 }], "later reads do not matter");
         space.read_ended(later);
+    }
+
+    #[test]
+    fn blocks_wait_until_the_log_says_that_they_are_free() {
+        let mut space = Space::new(2);
+        space.take(2).unwrap();
+        space.give(0);
+        space.persisted(3);
+        assert_eq!(space.take(2), Err(Short::Full));
+        assert!(!space.wants_batch(), "a batch would not help");
+        assert_eq!(space.take(1), Err(Short::Soon), "only a later batch can say so");
+        assert!(space.wants_batch());
+        space.sealing(4);
+        space.give(1);
+        space.persisted(4);
+        assert_eq!(space.take(1).unwrap(), [Extent { block: 0, blocks: 1 }]);
+        assert_eq!(space.take(1), Err(Short::Soon), "freed after the batch was sealed");
     }
 }

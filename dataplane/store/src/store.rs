@@ -1,14 +1,15 @@
 //! The store: one shard's region of a device.
 //!
-//! Like the layers above it is told what happened and says what to do: `complete` takes an ended disk operation,
-//! `poll_ops` hands out new ones, `poll_events` what others wait for. It never blocks and knows no clock.
+//! Like the layers above it is told what happened and says what to do: `complete` takes an ended
+//! disk operation, `poll_ops` hands out new ones, `poll_events` what others wait for. It never
+//! blocks and knows no clock.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ogive_buf::{Buf, BufMut, Pool};
-use ogive_types::message::{Mapped, Op};
+use ogive_types::message::Mapped;
 use ogive_types::{
-    BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Epoch, Index, LogPos, ShardAddr, Term, VolumeId,
+    BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Epoch, Index, LogPos, Term, VolumeId,
 };
 
 use crate::alloc::Allocator;
@@ -16,11 +17,12 @@ use crate::checkpoint::Checkpoint;
 use crate::codec::Writer;
 use crate::io::{DiskDone, DiskError, DiskOp, OpId};
 use crate::limits::BATCH_BYTES_MAX;
-use crate::map::Mapping;
 use crate::reads::{ReadError, Reads};
-use crate::record::{Extent, Record, encode_entry};
+use crate::record::encode_entry;
 use crate::region::RegionLayout;
-use crate::replica::{HardState, LogEntry, Replica, ReplicaState};
+use crate::replica::{HardState, LogEntry, Replaced, Replica, ReplicaState};
+use crate::retain::Retained;
+use crate::slab::Slab;
 use crate::space::Space;
 use crate::stats::{StoreStats, Written};
 use crate::writer::{LogWriter, Notify, Seq};
@@ -137,20 +139,18 @@ pub struct Store {
     pub(crate) checkpoint: Checkpoint,
     /// Copysets whose applied index the log does not know yet.
     pub(crate) hints: BTreeSet<CopysetId>,
-    ops: HashMap<OpId, Kind>,
-    next_op: u64,
+    ops: Slab<Kind>,
     pub(crate) out: Vec<DiskOp>,
     pub(crate) events: VecDeque<StoreEvent>,
-    /// Kept entries in the order of their arrival.
-    kept: VecDeque<(CopysetId, Index)>,
-    pub(crate) kept_blocks: u64,
-    /// Kept data in the order of its arrival.
-    payloads: VecDeque<(CopysetId, Index)>,
-    payload_bytes: usize,
+    pub(crate) retained: Retained,
+    /// Bytes of the records of entries that are not applied.
+    pub(crate) unapplied_bytes: usize,
     log_reserve: Option<BufMut>,
     pub(crate) failed: Option<DiskError>,
     pub(crate) written: Written,
-    record: Vec<u8>,
+    /// Memory used again and again: for a record, and for what entries replaced.
+    pub(crate) record: Vec<u8>,
+    pub(crate) replaced: Replaced,
 }
 
 /// The parts of a store that recovery finds.
@@ -184,28 +184,36 @@ impl Store {
             reads: Reads::default(),
             checkpoint: parts.checkpoint,
             hints: BTreeSet::new(),
-            ops: HashMap::new(),
-            next_op: 0,
+            ops: Slab::default(),
             out: Vec::new(),
             events: VecDeque::new(),
-            kept: VecDeque::new(),
-            kept_blocks: 0,
-            payloads: VecDeque::new(),
-            payload_bytes: 0,
+            retained: Retained::default(),
+            unapplied_bytes: 0,
             log_reserve: Some(parts.log_reserve),
             failed: None,
             written: Written::default(),
             record: Vec::new(),
+            replaced: Vec::new(),
         };
-        let mut kept = VecDeque::new();
-        for (&id, replica) in &store.replicas {
-            let first = replica.first().0;
-            kept.extend((first..).take(replica.entries.len()).map(|index| (id, Index(index))));
-            let extents = replica.entries.iter().flat_map(|e| &e.extents);
-            store.kept_blocks += extents.map(|e| u64::from(e.blocks)).sum::<u64>();
-        }
-        store.kept = kept;
+        store.count_entries();
         store
+    }
+
+    /// Counts the entries that recovery found.
+    fn count_entries(&mut self) {
+        let ids: Vec<CopysetId> = self.replicas.keys().copied().collect();
+        for id in ids {
+            let replica = self.replicas.get_mut(&id).expect("just listed");
+            for (index, entry) in (replica.prev.index.next().0..).zip(&mut replica.entries) {
+                let (index, w) = (Index(index), &mut Writer(&mut self.record));
+                encode_entry(w, id, index, entry.term, &entry.op, &entry.extents);
+                entry.record_bytes = self.record.len();
+                self.record.clear();
+                self.unapplied_bytes += entry.record_bytes;
+                self.retained.push(id, index, entry);
+            }
+            self.reserve_again(id);
+        }
     }
 
     /// The copysets with a replica here, in order.
@@ -279,288 +287,27 @@ impl Store {
         runs
     }
 
-    /// Makes a replica. It is on stable storage before anything that is appended to it.
-    pub fn create_replica(&mut self, id: CopysetId, members: &[ShardAddr]) {
-        assert!(!self.replicas.contains_key(&id), "{id} is here already");
-        self.replicas.insert(id, Replica::new(members.to_vec()));
-        self.log_record(&Record::Create { copyset: id, members: members.to_vec() }, Vec::new());
-    }
-
-    /// Removes a replica with all of its data.
-    pub fn drop_replica(&mut self, id: CopysetId) {
-        let Some(mut replica) = self.replicas.remove(&id) else { return };
-        self.hints.remove(&id);
-        let mut freed: BTreeSet<u32> = BTreeSet::new();
-        for entry in &replica.entries {
-            freed.extend(entry.extents.iter().flat_map(|e| e.iter()));
-            self.pages_reserved -= entry.pages_reserved;
-        }
-        let chunks: Vec<ChunkId> = replica.map.chunks_after(None).collect();
-        self.pages -= replica.map.pages();
-        for chunk in chunks {
-            let (blocks, slots) = replica.map.remove(chunk);
-            freed.extend(blocks.iter().filter_map(|(_, m)| m.block()));
-            self.checkpoint.dropped_slots.extend(slots);
-        }
-        let freed = vec![Notify::Free(freed.into_iter().collect())];
-        self.log_record(&Record::Drop { copyset: id }, freed);
-    }
-
-    /// Saves a hard state; [`StoreEvent::HardState`] follows when it is on stable storage.
-    pub fn save_hard_state(&mut self, id: CopysetId, hard: HardState) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        replica.hard = hard;
-        let notify = vec![Notify::Hard { copyset: id, hard }];
-        self.log_record(&Record::Hard { copyset: id, hard }, notify);
-    }
-
-    /// Appends an entry at `index`, which must follow the last one, with the data of a write. Its disk writes start at
-    /// once; [`StoreEvent::Persisted`] follows.
-    pub fn append(
-        &mut self,
-        id: CopysetId,
-        index: Index,
-        term: Term,
-        op: Op,
-        payload: Option<Buf>,
-    ) -> Result<(), AppendError> {
-        if self.failed.is_some() {
-            return Err(AppendError::Failed);
-        }
-        if self.log.is_full() {
-            return Err(AppendError::Busy);
-        }
-        let replica = self.replicas.get(&id).expect("entries are appended to replicas that exist");
-        assert_eq!(index, replica.last().index.next(), "entries are appended in order");
-        assert!(term >= replica.last().term, "terms never fall");
-        let pages_reserved = self.pages_needed(replica, &op)?;
-        let (extents, data_writes) = match (&op, &payload) {
-            (Op::Write { range, .. }, Some(data)) => {
-                assert_eq!(data.len(), range.bytes(), "as much data as blocks");
-                let extents = self.space.take(range.blocks()).ok_or(AppendError::NoSpace)?;
-                let writes = self.write_data(&extents, data);
-                (extents, writes)
-            }
-            (Op::Write { .. }, None) => panic!("a write comes with its data"),
-            _ => (Vec::new(), 0),
-        };
-        let mut record = std::mem::take(&mut self.record);
-        record.clear();
-        encode_entry(&mut Writer(&mut record), id, index, term, &op, &extents);
-        let mut notify = vec![Notify::Entry { copyset: id, index, term }];
-        let replica = self.replicas.get_mut(&id).expect("looked up above");
-        let replaced = std::mem::take(&mut replica.truncated);
-        if !replaced.is_empty() {
-            notify.push(Notify::Free(replaced));
-        }
-        let blocks: u64 = extents.iter().map(|e| u64::from(e.blocks)).sum();
-        let bytes = payload.as_ref().map_or(0, |p| p.len());
-        replica.entries.push_back(LogEntry { term, op, payload, extents, pages_reserved });
-        self.pages_reserved += pages_reserved;
-        self.add_data_record(record, data_writes, notify);
-        self.keep(id, index, blocks, bytes);
-        Ok(())
-    }
-
-    /// Map pages that an operation may add; refused when they could not all be written by a checkpoint.
-    fn pages_needed(&self, replica: &Replica, op: &Op) -> Result<usize, AppendError> {
-        let Op::Write { chunk, range, .. } = op else { return Ok(0) };
-        let missing = replica.map.pages_missing(*chunk, *range);
-        self.pages_fit(missing).then_some(missing).ok_or(AppendError::NoSpace)
-    }
-
-    pub(crate) fn pages_fit(&self, more: usize) -> bool {
-        // Half of the slots: a checkpoint writes every page anew before it frees the old slots.
-        self.pages + self.pages_reserved + more <= self.slots.len() as usize / 2
-    }
-
-    /// Starts the writes of data into extents; how many.
-    pub(crate) fn write_data(&mut self, extents: &[Extent], data: &Buf) -> u32 {
-        let seq = self.log.next_seq();
-        let mut at = 0;
-        for extent in extents {
-            let len = usize::from(extent.blocks) * BLOCK_BYTES;
-            let addr = self.layout.block_addr(extent.block);
-            let id = self.op(Kind::Data { seq });
-            self.out.push(DiskOp::Write { id, addr, bufs: vec![data.slice(at..at + len)] });
-            at += len;
-        }
-        self.written.data_bytes += data.len() as u64;
-        extents.len() as u32
-    }
-
-    pub(crate) fn add_data_record(&mut self, record: Vec<u8>, writes: u32, notify: Vec<Notify>) {
-        self.log.add(&record, writes, notify);
-        self.record = record;
-    }
-
-    fn log_record(&mut self, record: &Record, notify: Vec<Notify>) {
-        let mut bytes = std::mem::take(&mut self.record);
-        bytes.clear();
-        record.encode(&mut bytes);
-        self.add_data_record(bytes, 0, notify);
-    }
-
-    pub(crate) fn op(&mut self, kind: Kind) -> OpId {
-        self.next_op += 1;
-        let id = OpId(self.next_op);
-        self.ops.insert(id, kind);
-        id
-    }
-
-    /// Notes an entry as kept for followers, and lets go of the oldest beyond the limits.
-    fn keep(&mut self, id: CopysetId, index: Index, blocks: u64, payload_bytes: usize) {
-        self.kept.push_back((id, index));
-        self.kept_blocks += blocks;
-        let blocks_max = u64::from(self.space.len() / self.options.retain_share.max(1));
-        let mut tries = 8; // entries that are not applied cannot be let go; look behind a few of them
-        while tries > 0
-            && (self.kept.len() > self.options.retain_entries || self.kept_blocks > blocks_max)
-        {
-            let Some((id, index)) = self.kept.pop_front() else { break };
-            let Some(replica) = self.replicas.get(&id) else { continue };
-            if replica.entry(index).is_none() {
-                continue;
-            }
-            if index <= replica.applied.index {
-                self.release(id, index);
-            } else {
-                self.kept.push_back((id, index));
-                tries -= 1;
-            }
-        }
-        if payload_bytes > 0 {
-            self.payloads.push_back((id, index));
-            self.payload_bytes += payload_bytes;
-        }
-        while self.payload_bytes > self.options.retain_bytes {
-            let Some((id, index)) = self.payloads.pop_front() else { break };
-            self.forget_payload(id, index);
-        }
-    }
-
-    fn forget_payload(&mut self, id: CopysetId, index: Index) {
-        let entry = self.replicas.get_mut(&id).and_then(|r| r.entry_mut(index));
-        if let Some(data) = entry.and_then(|e| e.payload.take()) {
-            self.payload_bytes -= data.len();
-        }
-    }
-
-    pub(crate) fn forget_bytes(&mut self, payload: Option<Buf>) {
-        self.payload_bytes -= payload.map_or(0, |p| p.len());
-    }
-
-    /// Drops the entries from `index` on, before others take their place. They must not be applied.
-    pub fn truncate_from(&mut self, id: CopysetId, index: Index) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        assert!(index > replica.applied.index, "{id}: applied entries are never truncated");
-        while replica.last().index >= index && !replica.entries.is_empty() {
-            let entry = replica.entries.pop_back().expect("not empty");
-            // Their blocks stay as they are until the record of a replacement is persisted: before that a restart
-            // brings the entries back.
-            replica.truncated.extend(entry.extents.iter().flat_map(|e| e.iter()));
-            self.pages_reserved -= entry.pages_reserved;
-            self.kept_blocks -= entry.extents.iter().map(|e| u64::from(e.blocks)).sum::<u64>();
-            self.payload_bytes -= entry.payload.map_or(0, |p| p.len());
-        }
-        replica.persisted = replica.persisted.min(index.prev());
-    }
-
-    /// Makes the entries up to `upto` show. They must be persisted, and committed by their copyset.
-    pub fn apply(&mut self, id: CopysetId, upto: Index) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        assert!(upto <= replica.persisted, "{id}: only persisted entries are applied");
-        if upto <= replica.applied.index {
-            return;
-        }
-        while let Some(next) = Some(self.replicas[&id].applied.index.next()).filter(|&n| n <= upto)
-        {
-            self.apply_one(id, next);
-        }
-        self.hints.insert(id);
-    }
-
-    fn apply_one(&mut self, id: CopysetId, index: Index) {
-        let replica = self.replicas.get_mut(&id).expect("checked by apply");
-        let entry = replica.entry_mut(index).expect("entries stay until they are applied");
-        let reserved = std::mem::take(&mut entry.pages_reserved);
-        let pages_before = replica.map.pages();
-        let mut replaced = Vec::new();
-        let mut slots = Vec::new();
-        replica.apply(index, &mut replaced, &mut slots);
-        self.pages = self.pages + replica.map.pages() - pages_before;
-        self.pages_reserved -= reserved;
-        self.checkpoint.dropped_slots.extend(slots);
-        for (chunk, block, old) in replaced {
-            self.free_unless_kept(id, chunk, block, old);
-        }
-    }
-
-    /// Frees a block that is mapped no more, unless a retained entry still names it.
-    pub(crate) fn free_unless_kept(
-        &mut self,
-        id: CopysetId,
-        chunk: ChunkId,
-        block: u16,
-        old: Mapping,
-    ) {
-        let Some(place) = old.block() else { return };
-        let entry = self.replicas.get(&id).and_then(|r| r.entry(old.index));
-        let kept = entry.is_some_and(|e| {
-            matches!(&e.op, Op::Write { chunk: c, .. } if *c == chunk)
-                && e.blocks().any(|(b, p)| b == block && p == place)
-        });
-        if !kept {
-            self.space.give(place);
-        }
-    }
-
-    /// Lets go of entries up to `upto` that are applied: no follower needs them any more.
-    pub fn release(&mut self, id: CopysetId, upto: Index) {
-        let Some(replica) = self.replicas.get_mut(&id) else { return };
-        let upto = upto.min(replica.applied.index);
-        while replica.first() <= upto {
-            let pos = replica.pos(replica.first());
-            let Some(entry) = replica.entries.pop_front() else { break };
-            replica.prev = pos;
-            if let Op::Write { chunk, .. } = &entry.op {
-                for (block, place) in entry.blocks() {
-                    if replica.map.get(*chunk, block).block() != Some(place) {
-                        self.space.give(place);
-                    }
-                }
-            }
-            self.kept_blocks -= entry.extents.iter().map(|e| u64::from(e.blocks)).sum::<u64>();
-            self.payload_bytes -= entry.payload.map_or(0, |p| p.len());
-        }
-    }
-
     /// Takes in an ended disk operation.
     pub fn complete(&mut self, done: DiskDone) {
-        let kind = self.ops.remove(&done.id).expect("each operation ends once");
-        let result = match (kind, done.result) {
+        let kind = self.ops.remove(done.id.0).expect("each operation ends once");
+        match (kind, done.result) {
             (Kind::Read { read, part }, result) => return self.read_part_done(read, part, result),
-            (kind, Ok(_)) => kind,
             (_, Err(error)) => return self.fail(error),
-        };
-        match result {
-            Kind::Data { seq } => self.log.data_written(seq),
-            Kind::Log => {
-                self.log.log_written();
-                if self.log_reserve.is_none() {
-                    self.log_reserve = self.pool.alloc(BATCH_BYTES_MAX);
-                }
-            }
-            Kind::Flush => {
-                let notify = self.log.flushed();
-                self.on_persisted(notify);
-            }
-            Kind::Checkpoint => self.checkpoint_step_done(),
-            Kind::Read { .. } => unreachable!("handled above"),
+            (Kind::Data { seq }, _) => self.log.data_written(seq),
+            (Kind::Log, _) => self.log_written(),
+            (Kind::Flush, _) => self.log.flushed(),
+            (Kind::Checkpoint, _) => return self.checkpoint_step_done(),
         }
         if !self.options.volatile_cache {
-            let notify = self.log.persist_written();
-            self.on_persisted(notify);
+            self.log.persist_written();
+        }
+        self.tell_persisted();
+    }
+
+    fn log_written(&mut self) {
+        self.log.log_written();
+        if self.log_reserve.is_none() {
+            self.log_reserve = self.pool.alloc(BATCH_BYTES_MAX);
         }
     }
 
@@ -571,31 +318,38 @@ impl Store {
         }
     }
 
-    fn on_persisted(&mut self, notify: Vec<Notify>) {
-        for what in notify {
+    /// Reports what is persisted by now.
+    fn tell_persisted(&mut self) {
+        self.space.persisted(self.log.persisted_seq());
+        while let Some((seq, what)) = self.log.next_notify() {
             match what {
-                Notify::Entry { copyset, index, term } => {
-                    self.entry_persisted(copyset, index, term)
-                }
-                Notify::Hard { copyset, hard } => {
+                Notify::Entry { copyset, index } => self.entry_persisted(copyset, index, seq),
+                Notify::Hard { copyset, born, hard } if self.is_here(copyset, born) => {
                     self.events.push_back(StoreEvent::HardState { copyset, hard });
                 }
-                Notify::Delta { token, copyset, dropped, pieces } => {
-                    self.delta_persisted(copyset, &dropped, pieces);
+                Notify::Delta { token, copyset, born, pieces, pages_reserved } => {
+                    self.pages_reserved -= pages_reserved;
+                    if self.delta_persisted(copyset, born, pieces) {
+                        self.events.push_back(StoreEvent::DeltaPersisted { token, copyset });
+                    }
+                }
+                Notify::Reset { token, copyset, born } if self.is_here(copyset, born) => {
                     self.events.push_back(StoreEvent::DeltaPersisted { token, copyset });
                 }
-                Notify::Reset { token, copyset } => {
-                    self.events.push_back(StoreEvent::DeltaPersisted { token, copyset });
-                }
-                Notify::Free(blocks) => blocks.into_iter().for_each(|b| self.space.give(b)),
+                Notify::Hard { .. } | Notify::Reset { .. } => {}
             }
         }
     }
 
-    fn entry_persisted(&mut self, copyset: CopysetId, index: Index, term: Term) {
+    /// Whether a replica was not dropped meanwhile, and perhaps made again.
+    pub(crate) fn is_here(&self, id: CopysetId, born: Seq) -> bool {
+        self.replicas.get(&id).is_some_and(|replica| replica.born == born)
+    }
+
+    fn entry_persisted(&mut self, copyset: CopysetId, index: Index, seq: Seq) {
         let Some(replica) = self.replicas.get_mut(&copyset) else { return };
         // An entry that was truncated meanwhile says nothing about the one in its place.
-        if index <= replica.persisted || replica.term_at(index) != Some(term) {
+        if replica.entry(index).is_none_or(|entry| entry.seq != seq) {
             return;
         }
         replica.persisted = index;
@@ -625,20 +379,25 @@ impl Store {
         out.extend(self.events.drain(..));
     }
 
+    /// Starts the write of a batch, if something waits and there is room.
     fn write_log(&mut self) {
-        if !self.log.has_pending() {
+        if self.log.is_writing() {
             return;
         }
-        let mut hints = Vec::new();
-        for &id in &self.hints {
-            let applied = self.replicas.get(&id).map(|r| r.applied.index).unwrap_or_default();
-            Record::Applied { copyset: id, index: applied }.encode(&mut hints);
+        if self.log.pending() == 0 {
+            if !self.space.wants_batch() {
+                return;
+            }
+            // Nothing to write down but that blocks are free: any position does.
+            self.hints.extend(self.replicas.keys().next());
         }
-        let Some(plan) = self.log.plan(hints.len()) else { return };
-        // Without memory the batch waits; the log write that holds what was put aside gives it back when it ends.
+        self.log_hints();
+        let Some(plan) = self.log.plan() else { return };
+        // Without memory the batch waits; the log write that holds what was put aside gives it back
+        // when it ends.
         let Some(mut memory) = self.log_memory(plan.len) else { return };
-        self.log.seal(plan, &hints, self.hints.len() as u32, &mut memory);
-        self.hints.clear();
+        self.space.sealing(self.log.last_seq());
+        self.log.seal(plan, &mut memory);
         let addr = self.layout.log_start + plan.at % self.layout.log_bytes;
         let id = self.op(Kind::Log);
         self.written.log_bytes += plan.len as u64;
@@ -654,6 +413,11 @@ impl Store {
         let mut memory = self.log_reserve.take_if(|reserve| reserve.len() >= len)?;
         memory.truncate(len);
         Some(memory)
+    }
+
+    /// Names an operation that is about to start.
+    pub(crate) fn op(&mut self, kind: Kind) -> OpId {
+        OpId(self.ops.insert(kind))
     }
 
     /// Nothing waits and nothing is in flight.

@@ -1,7 +1,8 @@
 //! The superblock of a region: where the newest checkpoint is and where the log begins.
 //!
-//! Two slots of 4096 bytes are written in turn, so that the one before is whole while the next is written. The valid one
-//! with the greater generation counts. Two slots of zeroes are a region that was never used.
+//! Two slots of 4096 bytes are written in turn, so that the one before is whole while the next is
+//! written. The valid one with the greater generation counts. Two slots of zeroes are a region that
+//! was never used.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -18,6 +19,7 @@
 //! | 60 | 4 | directory: 0 or 1 for the area used, 2 for none |
 //! | 64 | 8 | bytes of the directory |
 //! | 72 | 4 | crc32c of the directory |
+//! | 76 | 4 | records after the tail that the checkpoint holds already |
 
 use crate::codec::{Reader, Writer};
 
@@ -34,6 +36,9 @@ pub(crate) struct Superblock {
     pub(crate) tail: u64,
     pub(crate) persisted: u64,
     pub(crate) tail_crc: u32,
+    /// Records after the tail whose effect is in the directory: they waited for a batch when the
+    /// checkpoint began.
+    pub(crate) skip: u32,
     pub(crate) directory: Option<Directory>,
 }
 
@@ -76,6 +81,7 @@ impl Superblock {
         w.u32(u32::from(directory.area));
         w.u64(directory.bytes);
         w.u32(directory.crc);
+        w.u32(self.skip);
         bytes.resize(SUPERBLOCK_BYTES, 0);
         let crc = crc32c::crc32c(&bytes[4..]);
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
@@ -109,14 +115,22 @@ impl Superblock {
         let tail_crc = r.u32().ok()?;
         let area = r.u32().ok()?;
         let (bytes, crc) = (r.u64().ok()?, r.u32().ok()?);
+        let skip = r.u32().ok()?;
         let directory = match area {
             0 | 1 => Some(Directory { area: area as u8, bytes, crc }),
             2 => None,
             _ => return None,
         };
-        let tail_crc = tail_crc;
-        let all = Superblock { region, generation, mount, tail, persisted, tail_crc, directory };
-        Some(Slot::Valid(all))
+        Some(Slot::Valid(Superblock {
+            region,
+            generation,
+            mount,
+            tail,
+            persisted,
+            tail_crc,
+            skip,
+            directory,
+        }))
     }
 }
 
@@ -131,6 +145,7 @@ mod tests {
         tail: 4,
         persisted: 5,
         tail_crc: 6,
+        skip: 9,
         directory: Some(Directory { area: 1, bytes: 7, crc: 8 }),
     };
 
@@ -150,6 +165,10 @@ mod tests {
 
     #[test]
     fn the_format_stays() {
-        assert_eq!(crc32c::crc32c(&SAMPLE.encode()), 1_062_318_140, "a changed format needs a new version");
+        assert_eq!(
+            crc32c::crc32c(&SAMPLE.encode()),
+            4_109_362_147,
+            "a changed format needs a new version"
+        );
     }
 }
