@@ -12,6 +12,7 @@
 //! | `incarnation` is the session's newest | `StaleIncarnation` |
 //!
 //! An epoch newer than the replicated one is first made known by an entry of its own, before the request is looked at.
+//! Reads of that epoch wait until the entry is applied.
 
 use ogive_buf::Buf;
 use ogive_copyset::{NotReadable, Role};
@@ -69,7 +70,7 @@ impl Shard {
             let op = Op::Fence { volume: fence.volume, epoch: fence.epoch };
             self.propose(copyset, op, None, None, now)?;
             let group = self.groups.get_mut(&copyset).ok_or(IoError::NoCopyset)?;
-            group.fences.insert(fence.volume, fence.epoch);
+            group.fences.insert(fence.volume, (fence.epoch, group.core.last().index));
         }
         match request.op {
             IoOp::Write { chunk, range, sums } => {
@@ -123,7 +124,7 @@ impl Shard {
     fn epoch_of(&self, copyset: CopysetId, volume: ogive_types::VolumeId) -> Epoch {
         let applied = self.store.fence_of(copyset, volume).unwrap_or_default();
         let group = self.groups.get(&copyset);
-        let proposed = group.and_then(|g| g.fences.get(&volume).copied()).unwrap_or_default();
+        let proposed = group.and_then(|g| g.fences.get(&volume)).map(|f| f.0).unwrap_or_default();
         applied.max(proposed)
     }
 
@@ -169,13 +170,15 @@ impl Shard {
         if group.reads.len() >= READS_WAITING_MAX {
             return Err(IoError::Busy);
         }
-        let mut read = WaitingRead { token, chunk, range, query, after: None };
+        let fence = group.fences.get(&chunk.volume).map(|f| f.1).unwrap_or_default();
+        let mut read = WaitingRead { token, chunk, range, query, fence, after: None };
         match group.core.read_state(now) {
             Ok(state) => {
-                if self.store.applied(copyset).index >= state.commit {
+                let after = state.commit.max(fence);
+                if self.store.applied(copyset).index >= after {
                     self.serve_read(copyset, read, out);
                 } else {
-                    read.after = Some(state.commit);
+                    read.after = Some(after);
                     group.reads.push(read);
                 }
                 Ok(())

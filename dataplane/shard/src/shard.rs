@@ -256,14 +256,14 @@ impl Shard {
     fn drop_volume(&mut self, copyset: CopysetId, volume: VolumeId, now: Time) {
         let Some(group) = self.groups.get_mut(&copyset) else { return };
         let gone = Some(Epoch(u64::MAX));
-        let known = group.fences.get(&volume).copied() == gone
+        let known = group.fences.get(&volume).map(|f| f.0) == gone
             || self.store.fence_of(copyset, volume) == gone;
         if known || group.core.role() != Role::Leader || group.noop.is_none() {
             return;
         }
         if self.propose(copyset, Op::DropVolume { volume }, None, None, now).is_ok() {
             let group = self.groups.get_mut(&copyset).expect("looked up above");
-            group.fences.insert(volume, Epoch(u64::MAX));
+            group.fences.insert(volume, (Epoch(u64::MAX), group.core.last().index));
         }
     }
 
@@ -371,7 +371,8 @@ impl Shard {
             self.store.apply(id, upto);
             group.core.applied(upto);
             let store = &self.store;
-            group.fences.retain(|&v, &mut epoch| store.fence_of(id, v).unwrap_or_default() < epoch);
+            let applied = |v| store.fence_of(id, v).unwrap_or_default();
+            group.fences.retain(|&volume, (epoch, _)| applied(volume) < *epoch);
             for read in group.readable(upto) {
                 self.serve_read(id, read, out);
             }
@@ -402,6 +403,11 @@ impl Shard {
             for effect in effects {
                 self.run_effect(id, effect, now, out);
             }
+        }
+        if let Some(group) = self.groups.get(&id) {
+            // A deadline moves with every call: a new leader must send a sign of life much sooner than a follower
+            // would have campaigned.
+            self.next_tick = self.next_tick.min(on_grid(group.core.next_deadline()));
         }
     }
 
@@ -488,7 +494,7 @@ impl Shard {
     fn read_ready(&mut self, id: CopysetId, token: Token, commit: Index, out: &mut Vec<Effect>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if let Some(read) = group.reads.iter_mut().find(|r| r.token == token) {
-            read.after = Some(commit);
+            read.after = Some(commit.max(read.fence));
         }
         let applied = self.store.applied(id).index;
         for read in group.readable(applied) {
@@ -520,9 +526,7 @@ impl Shard {
                 next = next.min(group.core.next_deadline());
             }
         }
-        let grid = TIMER_GRID.as_micros() as u64;
-        let rounded = next.0.checked_next_multiple_of(grid).map_or(Time::NEVER, Time);
-        self.next_tick = rounded.max(now + TIMER_GRID);
+        self.next_tick = on_grid(next).max(now + TIMER_GRID);
     }
 
     fn send_heartbeats(&mut self, now: Time, out: &mut Vec<Effect>) {
@@ -531,6 +535,12 @@ impl Shard {
             self.peers.call(call, &ReplicaRequest::Heartbeats(beats), Vec::new(), now, out);
         }
     }
+}
+
+/// The first moment of the timer grid that is not before `time`.
+fn on_grid(time: Time) -> Time {
+    let grid = TIMER_GRID.as_micros() as u64;
+    time.0.checked_next_multiple_of(grid).map_or(Time::NEVER, Time)
 }
 
 fn core_hard(hard: ogive_store::HardState) -> ogive_copyset::HardState {
