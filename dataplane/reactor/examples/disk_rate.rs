@@ -1,7 +1,8 @@
-//! Measures the disk ring: mean latency at depth 1 and rate at depth 32 of 4 KiB random I/O, per mode.
+//! Measures the disk ring: mean latency at depth 1 and rate at depth 32 of 4 KiB random I/O, per
+//! mode.
 //!
-//! `disk_rate FILE BYTES SECONDS` prints one line per mode, kind and depth. FILE is preallocated and filled first, so
-//! that the file system only ever overwrites.
+//! `disk_rate FILE BYTES SECONDS` prints one line per mode, kind and depth. FILE is preallocated
+//! and filled first, so that the file system only ever overwrites.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement owns its file and clock")]
 
@@ -90,7 +91,8 @@ fn main() {
             let cpu_us = (cpu() - before).as_secs_f64() * 1e6 / count as f64;
             let rate = count as f64 / time.as_secs_f64();
             println!(
-                "{mode:?} {} depth {depth}: {rate:.0} IOPS, mean {:.1} us, cpu {cpu_us:.1} us/op, {} polls",
+                "{mode:?} {} depth {depth}: {rate:.0} IOPS, mean {:.1} us, \
+                 cpu {cpu_us:.1} us/op, {} polls",
                 if write { "write" } else { "read" },
                 depth as f64 * 1e6 / rate,
                 load.polls,

@@ -1,8 +1,9 @@
 //! Work of low priority on a reactor's thread: scrub, resync, upload, metrics.
 //!
-//! Background tasks run in a glommio queue with small shares. The loop leaves the executor to them at bounded
-//! intervals, and they leave it to the loop at their pause points. While any lives, the reactor sleeps for a few
-//! milliseconds at most, so that they may wait for anything glommio offers (timers, channels, files).
+//! Background tasks run in a glommio queue with small shares. The loop leaves the executor to them
+//! at bounded intervals, and they leave it to the loop at their pause points. While any lives, the
+//! reactor sleeps for a few milliseconds at most, so that they may wait for anything glommio offers
+//! (timers, channels, files).
 
 #![allow(clippy::disallowed_methods, reason = "the way into the executor is a device file")]
 
@@ -68,10 +69,11 @@ impl Background {
         self.active.replace(false)
     }
 
-    /// Suspends the calling task until the executor has looked at its rings and timers, and run other tasks.
+    /// Suspends the calling task until the executor has looked at its rings and timers, and run
+    /// other tasks.
     pub(crate) async fn breathe(&self) -> io::Result<()> {
-        // A task that merely yields is run again before the executor polls, and a timer of zero does not suspend; a
-        // task that waits for a read does.
+        // A task that merely yields is run again before the executor polls, and a timer of zero
+        // does not suspend; a task that waits for a read does.
         let read = self.zero.read(1).await;
         self.breathed.set(now());
         read
@@ -87,8 +89,9 @@ impl Drop for Alive {
     }
 }
 
-/// Starts a task in the background queue of this thread's reactor. It must reach [`pause_point`] at least every
-/// [`limits::BACKGROUND_SLICE`], because nothing interrupts it, and it ends with the reactor at the latest.
+/// Starts a task in the background queue of this thread's reactor. It must reach [`pause_point`] at
+/// least every [`limits::BACKGROUND_SLICE`], because nothing interrupts it, and it ends with the
+/// reactor at the latest.
 ///
 /// Panics when the thread is not a reactor's.
 pub fn spawn_background(task: impl Future<Output = ()> + 'static) {
@@ -105,7 +108,8 @@ pub fn spawn_background(task: impl Future<Output = ()> + 'static) {
         .detach();
 }
 
-/// Lets the loop and other tasks run, if this task has had its slice. Cheap to call: one clock read.
+/// Lets the loop and other tasks run, if this task has had its slice. Cheap to call: one clock
+/// read.
 pub async fn pause_point() {
     let background = BACKGROUND.with_borrow(Clone::clone);
     let Some(b) = background else {

@@ -82,14 +82,14 @@ pub struct ReactorHandle {
     ready: mpsc::Receiver<()>,
 }
 
-/// Starts a reactor: a thread with a glommio executor, pinned when `config.core` says so, that calls `make` and turns
-/// what it gives until that is finished or the reactor is stopped.
+/// Starts a reactor: a thread with a glommio executor, pinned when `config.core` says so, that
+/// calls `make` and turns what it gives until that is finished or the reactor is stopped.
 ///
 /// Returns as soon as the thread runs; [`ReactorHandle::ready`] waits for `make`.
 ///
 /// # Errors
-/// When RLIMIT_MEMLOCK is too low for glommio, the core does not exist, or the thread cannot be made; the message
-/// says what to do.
+/// When RLIMIT_MEMLOCK is too low for glommio, the core does not exist, or the thread cannot be
+/// made; the message says what to do.
 pub fn spawn<W, E, F>(config: ReactorConfig, make: F) -> io::Result<ReactorHandle>
 where
     W: Work,
@@ -114,7 +114,8 @@ impl ReactorHandle {
         &self.name
     }
 
-    /// Waits until `make` has succeeded and the loop turns. After an error, `self` can only be joined.
+    /// Waits until `make` has succeeded and the loop turns. After an error, `self` can only be
+    /// joined.
     ///
     /// # Errors
     /// When the reactor ended before that; [`ReactorHandle::join`] says why.
@@ -200,7 +201,8 @@ fn executor(config: &ReactorConfig) -> Result<LocalExecutor, glommio::GlommioErr
 fn check_memlock() -> io::Result<()> {
     match getrlimit(Resource::Memlock).current {
         Some(bytes) if bytes < limits::MEMLOCK_MIN => Err(io::Error::other(format!(
-            "RLIMIT_MEMLOCK is {} KiB, but each reactor's rings need {} KiB; raise it with 'ulimit -l unlimited', \
+            "RLIMIT_MEMLOCK is {} KiB, but each reactor's rings need {} KiB; \
+             raise it with 'ulimit -l unlimited', \
              LimitMEMLOCK=infinity in the systemd unit, or 'memlock' in /etc/security/limits.conf",
             bytes / 1024,
             limits::MEMLOCK_MIN / 1024,
@@ -218,7 +220,8 @@ fn check_core(config: &ReactorConfig) -> io::Result<()> {
     Err(io::Error::new(
         io::ErrorKind::InvalidInput,
         format!(
-            "reactor '{}' cannot run on core {core}: this process may use {} core(s); choose another or leave it out",
+            "reactor '{}' cannot run on core {core}: this process may use {} core(s); \
+             choose another or leave it out",
             config.name,
             allowed.count(),
         ),

@@ -1,6 +1,7 @@
 //! The polling loop: disk ring, transports, timers and polite sleep in a glommio executor.
 //!
-//! - [`spawn`] starts a reactor: a thread with a glommio executor that turns a [`Work`] and sleeps when it is idle.
+//! - [`spawn`] starts a reactor: a thread with a glommio executor that turns a [`Work`] and sleeps
+//!   when it is idle.
 //! - [`Disk`] runs a store's reads, writes and flushes on our own io_uring.
 //! - [`queue`] brings values from other threads, and wakes a sleeping reactor.
 //! - [`watchdog`] ends the process when a reactor hangs.

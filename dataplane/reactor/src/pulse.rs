@@ -1,5 +1,5 @@
-//! A reactor's sign of life: written by its loop each turn, read by the watchdog; and the rule that tells a hung loop
-//! from a sleeping or a stopped one.
+//! A reactor's sign of life: written by its loop each turn, read by the watchdog; and the rule that
+//! tells a hung loop from a sleeping or a stopped one.
 //!
 //! | loop is | counts as hung when |
 //! |---|---|
@@ -7,8 +7,8 @@
 //! | asleep | its deadline has been past for the limit |
 //! | ended | never |
 //!
-//! Both only while the watchdog itself ran: after a look that came late (the process was stopped, the machine was
-//! suspended or starved) the count begins anew.
+//! Both only while the watchdog itself ran: after a look that came late (the process was stopped,
+//! the machine was suspended or starved) the count begins anew.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -60,7 +60,8 @@ impl Pulse {
         let beat = self.beat.load(Ordering::Acquire);
         match beat & 3 {
             AWAKE => Reading::Awake { beat },
-            // A deadline newer than the beat is of a newer sleep: the loop lives, and the next look sees it so.
+            // A deadline newer than the beat is of a newer sleep: the loop lives, and the next look
+            // sees it so.
             ASLEEP => {
                 Reading::Asleep { beat, deadline: Time(self.deadline_us.load(Ordering::Relaxed)) }
             }

@@ -1,6 +1,7 @@
 //! Queues into a reactor from other threads: a bounded lock-free queue and an eventfd.
 //!
-//! A sender pays for the eventfd (a system call) only when the receiver sleeps. The flag `sleeping` carries that:
+//! A sender pays for the eventfd (a system call) only when the receiver sleeps. The flag `sleeping`
+//! carries that:
 //!
 //! ```text
 //! sender                          receiver (prepare_sleep)
@@ -11,11 +12,12 @@
 //!       swap it to false, and write the eventfd if the swap took `true`
 //! ```
 //!
-//! No wake-up is lost: both fences are sequentially consistent, so one comes first. If the sender's does, 1 happens
-//! before c and the receiver sees the value. If the receiver's does, a happens before 3 and the sender sees the flag.
-//! Of many senders, one takes the flag and writes. The receiver owes itself one drain of the eventfd whenever a sender
-//! took the flag; the write may still be on its way then, so it drains before it arms again, and a write later than
-//! that costs one needless wake-up, never a missed one.
+//! No wake-up is lost: both fences are sequentially consistent, so one comes first. If the sender's
+//! does, 1 happens before c and the receiver sees the value. If the receiver's does, a happens
+//! before 3 and the sender sees the flag. Of many senders, one takes the flag and writes. The
+//! receiver owes itself one drain of the eventfd whenever a sender took the flag; the write may
+//! still be on its way then, so it drains before it arms again, and a write later than that costs
+//! one needless wake-up, never a missed one.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -66,7 +68,8 @@ pub struct Receiver<T> {
     shared: Arc<Shared<T>>,
     /// `prepare_sleep` armed the flag and nothing was received since.
     armed: bool,
-    /// So many senders took the flag whose writes to the eventfd were not drained yet, or are still to come.
+    /// So many senders took the flag whose writes to the eventfd were not drained yet, or are still
+    /// to come.
     owed: u64,
 }
 

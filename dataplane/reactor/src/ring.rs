@@ -1,9 +1,10 @@
-//! One io_uring of a reactor's thread: set-up with fall-backs, submission, completions without needless system calls,
-//! and the wait that lets the thread sleep until a completion, a readable descriptor or a deadline.
+//! One io_uring of a reactor's thread: set-up with fall-backs, submission, completions without
+//! needless system calls, and the wait that lets the thread sleep until a completion, a readable
+//! descriptor or a deadline.
 //!
-//! The fastest mode the kernel has is taken: DEFER_TASKRUN with TASKRUN_FLAG (6.1), in which completion work runs only
-//! when we enter, and a flag in shared memory says when entering is worth it; else COOP_TASKRUN (5.19); else none.
-//! Figures in `design/0001-disk-ring.md`.
+//! The fastest mode the kernel has is taken: DEFER_TASKRUN with TASKRUN_FLAG (6.1), in which
+//! completion work runs only when we enter, and a flag in shared memory says when entering is worth
+//! it; else COOP_TASKRUN (5.19); else none. Figures in `design/0001-disk-ring.md`.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -15,7 +16,8 @@ use rustix::io::Errno;
 use crate::limits;
 use crate::wake::EventFd;
 
-/// Completions with this bit in their user data are the ring's own (polls); all others belong to its user.
+/// Completions with this bit in their user data are the ring's own (polls); all others belong to
+/// its user.
 const OWN: u64 = 1 << 63;
 
 /// How the kernel runs our completion work.
@@ -45,7 +47,8 @@ struct Poll {
 }
 
 impl Ring {
-    /// A ring for `entries` operations in flight (plus the polls), in the best mode out of those from `best` on.
+    /// A ring for `entries` operations in flight (plus the polls), in the best mode out of those
+    /// from `best` on.
     pub(crate) fn new(entries: u32, best: TaskRun) -> io::Result<Ring> {
         let modes = [TaskRun::Deferred, TaskRun::Cooperative, TaskRun::Interrupting];
         let mut refused = io::Error::from(io::ErrorKind::Unsupported);
@@ -70,7 +73,8 @@ impl Ring {
     /// Queues an entry for the next enter.
     ///
     /// # Safety
-    /// The memory and the descriptors that the entry names must stay valid until its completion was reaped.
+    /// The memory and the descriptors that the entry names must stay valid until its completion was
+    /// reaped.
     pub(crate) unsafe fn push(&mut self, entry: &squeue::Entry) {
         // SAFETY: handed on to the caller.
         while unsafe { self.uring.submission().push(entry) }.is_err() {
@@ -84,15 +88,16 @@ impl Ring {
             match self.uring.submit() {
                 Ok(_) => {}
                 Err(e) if e.raw_os_error() == Some(libc::EINTR) => {}
-                // Out of kernel memory, or too many unreaped completions: the entries stay, the next turn tries again.
+                // Out of kernel memory, or too many unreaped completions: the entries stay, the
+                // next turn tries again.
                 Err(e) if is_passing(&e) => return,
                 Err(e) => broken(&e),
             }
         }
     }
 
-    /// Hands each completion of the user to `take`. True when there was any, or a poll fired. Enters the kernel only
-    /// when it says that there is work to run.
+    /// Hands each completion of the user to `take`. True when there was any, or a poll fired.
+    /// Enters the kernel only when it says that there is work to run.
     pub(crate) fn reap(&mut self, mut take: impl FnMut(u64, i32)) -> bool {
         let must_enter = {
             let sq = self.uring.submission();
@@ -117,8 +122,9 @@ impl Ring {
         any
     }
 
-    /// Queues a one-shot poll for each descriptor that has none armed. The kernel looks at the descriptor's state when
-    /// the poll is submitted, so one that is readable by then completes at once.
+    /// Queues a one-shot poll for each descriptor that has none armed. The kernel looks at the
+    /// descriptor's state when the poll is submitted, so one that is readable by then completes at
+    /// once.
     pub(crate) fn arm(&mut self, fds: &[RawFd]) {
         for &fd in fds {
             let index = self.polls.iter().position(|p| p.fd == fd).unwrap_or_else(|| {
@@ -131,7 +137,8 @@ impl Ring {
                 let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32)
                     .build()
                     .user_data(OWN | index as u64);
-                // SAFETY: a poll names no memory, and the kernel holds the file itself once submitted.
+                // SAFETY: a poll names no memory, and the kernel holds the file itself once
+                // submitted.
                 unsafe { self.push(&entry) };
             }
         }
@@ -162,7 +169,8 @@ impl Ring {
         self.event.as_ref()
     }
 
-    /// An eventfd that becomes readable with each completion; made and registered when first asked for.
+    /// An eventfd that becomes readable with each completion; made and registered when first asked
+    /// for.
     pub(crate) fn event_fd(&mut self) -> io::Result<&EventFd> {
         if self.event.is_none() {
             let event = EventFd::new()?;
@@ -204,7 +212,11 @@ fn fired(polls: &mut [Poll], index: u64, result: i32) {
     if result < 0 && !poll.failed {
         poll.failed = true;
         let error = io::Error::from_raw_os_error(-result);
-        tracing::error!(fd = poll.fd, %error, "a wake descriptor cannot be polled; the loop will not sleep well");
+        tracing::error!(
+            fd = poll.fd,
+            %error,
+            "a wake descriptor cannot be polled; the loop will not sleep well"
+        );
     }
 }
 
@@ -212,8 +224,9 @@ fn is_passing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY))
 }
 
-/// An enter can then only fail because our own ring is damaged. Operations in flight can neither be finished nor given
-/// up (the kernel may own their buffers), so the process ends and its peers take over.
+/// An enter can then only fail because our own ring is damaged. Operations in flight can neither be
+/// finished nor given up (the kernel may own their buffers), so the process ends and its peers take
+/// over.
 fn broken(error: &io::Error) -> ! {
     panic!("io_uring_enter failed on a ring of our own: {error}")
 }
@@ -221,7 +234,8 @@ fn broken(error: &io::Error) -> ! {
 fn explain(error: io::Error) -> io::Error {
     let hint = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::PERM) => {
-            "io_uring is forbidden here; set sysctl kernel.io_uring_disabled=0 and allow it in the container's seccomp profile"
+            "io_uring is forbidden here; set sysctl kernel.io_uring_disabled=0 and allow it in the \
+             container's seccomp profile"
         }
         Some(Errno::NOSYS) => "this kernel has no io_uring; Linux 5.15 or newer is needed",
         Some(Errno::NOMEM) => "not enough locked memory; raise RLIMIT_MEMLOCK (ulimit -l)",

@@ -1,16 +1,16 @@
 //! The loop: turn while there is work, spin a little, sleep.
 //!
 //! ```text
-//!            anything happened                    nothing, and spun long enough
-//!   turn ------------------------> turn    turn ------------------------------> background tasks live: let them run,
-//!                                                                               and turn again while they compute
-//!                                                                               arm polls, Work::prepare_sleep,
-//!                                                                               deadline ahead? one enter that
-//!                                                                               submits, arms and waits
+//!   turn --anything happened--> turn
+//!   turn --nothing, and spun long enough--> background tasks live: let them run, and turn again
+//!                                           while they compute
+//!                                           arm polls, Work::prepare_sleep, deadline ahead? one
+//!                                           enter that submits, arms and waits
 //! ```
 //!
-//! No wake-up is lost: the polls look at their descriptors when they are submitted, which is after `prepare_sleep` has
-//! armed the sources, so whatever came in between is seen. Reasons and figures in `design/0002-sleeping.md`.
+//! No wake-up is lost: the polls look at their descriptors when they are submitted, which is after
+//! `prepare_sleep` has armed the sources, so whatever came in between is seen. Reasons and figures
+//! in `design/0002-sleeping.md`.
 
 use std::io;
 use std::rc::Rc;

@@ -8,8 +8,8 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// A counter that is readable while it is not zero.
 ///
-/// It is a blocking descriptor, since io_uring does not wait on a non-blocking one: a read would end with EAGAIN. Our own
-/// reads say that they will not wait.
+/// It is a blocking descriptor, since io_uring does not wait on a non-blocking one: a read would
+/// end with EAGAIN. Our own reads say that they will not wait.
 #[derive(Debug)]
 pub(crate) struct EventFd(OwnedFd);
 

@@ -1,8 +1,8 @@
-//! One thread per process that ends the process when a reactor hangs: a dead chunkserver is repaired by its peers, a
-//! hung one holds its clients.
+//! One thread per process that ends the process when a reactor hangs: a dead chunkserver is
+//! repaired by its peers, a hung one holds its clients.
 //!
-//! What counts as hung is defined in `pulse.rs`. The thread is a plain one, outside all executors, and starts with the
-//! first reactor.
+//! What counts as hung is defined in `pulse.rs`. The thread is a plain one, outside all executors,
+//! and starts with the first reactor.
 
 #![allow(clippy::disallowed_methods, reason = "the watchdog owns a thread and its sleep")]
 
@@ -29,8 +29,8 @@ struct Watchdog {
 static WATCHDOG: Mutex<Watchdog> = Mutex::new(Watchdog { running: false, watched: Vec::new() });
 static HANG_AFTER_US: AtomicU64 = AtomicU64::new(limits::HANG_AFTER.as_micros() as u64);
 
-/// Sets how long a reactor may hang before the process is aborted, for all reactors of the process; at least
-/// [`limits::HANG_AFTER_MIN`]. The default is [`limits::HANG_AFTER`].
+/// Sets how long a reactor may hang before the process is aborted, for all reactors of the process;
+/// at least [`limits::HANG_AFTER_MIN`]. The default is [`limits::HANG_AFTER`].
 pub fn set_limit(hang_after: Duration) {
     let limit = hang_after.max(limits::HANG_AFTER_MIN);
     HANG_AFTER_US.store(limit.as_micros() as u64, Ordering::Relaxed);
@@ -78,7 +78,8 @@ fn abort(name: &str, hang: Hang) -> ! {
         Hang::Overslept(d) => format!("overslept its deadline by {:.1} s", d.as_secs_f64()),
     };
     eprintln!(
-        "ogive: reactor '{name}' {what}: it hangs. Aborting the process so that its peers take over; \
+        "ogive: reactor '{name}' {what}: it hangs. \
+         Aborting the process so that its peers take over; \
          please report this with the core dump."
     );
     std::process::abort();

@@ -174,7 +174,8 @@ fn a_full_device_reports_no_space() {
 
 #[test]
 fn short_writes_are_continued_to_the_error() {
-    // A pipe takes 64 KiB and then nothing, and a reader drains it in odd steps: each completion is short.
+    // A pipe takes 64 KiB and then nothing, and a reader drains it in odd steps: each completion is
+    // short.
     let (read, pipe) = std::io::pipe().unwrap();
     let pool = pool();
     let mut disk = Disk::new(pipe.as_fd(), pool.clone(), 8).unwrap();

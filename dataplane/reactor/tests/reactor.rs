@@ -23,7 +23,8 @@ fn transitions() -> u64 {
     std::env::var("OGIVE_STRESS").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000)
 }
 
-/// Sends values one by one, each at a random moment around the reactor's way to sleep, and waits for each.
+/// Sends values one by one, each at a random moment around the reactor's way to sleep, and waits
+/// for each.
 fn stress(mode: PollMode, background: bool) {
     let (tx, rx) = channel(16).unwrap();
     let seen = Arc::new(Seen::default());

@@ -1,4 +1,5 @@
-//! The watchdog ends a process whose reactor hangs, and only then. Each case runs in a child: this test's own binary.
+//! The watchdog ends a process whose reactor hangs, and only then. Each case runs in a child: this
+//! test's own binary.
 
 #![allow(clippy::disallowed_methods, reason = "these tests are about threads and sleep")]
 

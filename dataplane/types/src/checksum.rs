@@ -1,4 +1,5 @@
-//! CRC-32C (Castagnoli, RFC 3720) of 4 KiB blocks, computed where data enters and checked wherever it is read.
+//! CRC-32C (Castagnoli, RFC 3720) of 4 KiB blocks, computed where data enters and checked wherever
+//! it is read.
 
 use serde::{Deserialize, Serialize};
 

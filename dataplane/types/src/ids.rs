@@ -50,8 +50,11 @@ impl Index {
     }
 }
 
-/// One shard of one chunkserver: where a replica lives, and the node id of the replication protocol.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// One shard of one chunkserver: where a replica lives, and the node id of the replication
+/// protocol.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct ShardAddr {
     /// The chunkserver.
     pub server: ChunkserverId,
@@ -89,8 +92,11 @@ pub struct SegmentId {
     pub number: u32,
 }
 
-/// A place in a log: an index and the term of the entry there. Ordered by term, then index ("more up to date").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A place in a log: an index and the term of the entry there. Ordered by term, then index ("more
+/// up to date").
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct LogPos {
     /// Term of the entry.
     pub term: Term,

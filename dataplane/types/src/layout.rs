@@ -1,8 +1,9 @@
 //! How a volume's bytes map to chunks, and chunks to copysets.
 //!
-//! A volume is a row of segments of 1 GiB, a segment a row of 64 chunks. Without striping (`stripe_chunks == 1`) chunk
-//! `n` holds bytes `n * 16 MiB ..`. With striping, each group of `stripe_chunks` chunks is filled in units of
-//! `stripe_unit` bytes in turn, so that neighbouring units lie in different chunks and so in different copysets.
+//! A volume is a row of segments of 1 GiB, a segment a row of 64 chunks. Without striping
+//! (`stripe_chunks == 1`) chunk `n` holds bytes `n * 16 MiB ..`. With striping, each group of
+//! `stripe_chunks` chunks is filled in units of `stripe_unit` bytes in turn, so that neighbouring
+//! units lie in different chunks and so in different copysets.
 
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +38,8 @@ impl Default for Layout {
 }
 
 impl Layout {
-    /// A layout with `stripe_unit_bytes` (a power of two from 4 KiB to 16 MiB) over `stripe_chunks` (a power of two
-    /// up to 64); `None` for anything else.
+    /// A layout with `stripe_unit_bytes` (a power of two from 4 KiB to 16 MiB) over `stripe_chunks`
+    /// (a power of two up to 64); `None` for anything else.
     pub fn new(stripe_unit_bytes: u64, stripe_chunks: u32) -> Option<Layout> {
         let unit_ok = stripe_unit_bytes.is_power_of_two()
             && (BLOCK_BYTES as u64..=CHUNK_BYTES).contains(&stripe_unit_bytes);
@@ -66,10 +67,19 @@ impl Layout {
         (number as u32, row * self.stripe_unit_bytes + in_unit)
     }
 
-    /// Splits `len` bytes at `offset`, both multiples of 4 KiB, into spans of at most `span_bytes_max` bytes.
-    pub fn split(&self, volume: VolumeId, offset: u64, len: u64, span_bytes_max: u64) -> Vec<ChunkSpan> {
+    /// Splits `len` bytes at `offset`, both multiples of 4 KiB, into spans of at most
+    /// `span_bytes_max` bytes.
+    pub fn split(
+        &self,
+        volume: VolumeId,
+        offset: u64,
+        len: u64,
+        span_bytes_max: u64,
+    ) -> Vec<ChunkSpan> {
         let block = BLOCK_BYTES as u64;
-        assert!(offset.is_multiple_of(block) && len.is_multiple_of(block) && span_bytes_max >= block);
+        assert!(
+            offset.is_multiple_of(block) && len.is_multiple_of(block) && span_bytes_max >= block
+        );
         let mut spans = Vec::new();
         let mut at = 0;
         while at < len {
@@ -77,7 +87,8 @@ impl Layout {
             let to_unit_end = self.stripe_unit_bytes - within % self.stripe_unit_bytes;
             let bytes = to_unit_end.min(len - at).min(span_bytes_max / block * block);
             let range = BlockRange::new((within / block) as u16, (bytes / block) as u16);
-            let range = range.expect("a span ends with its stripe unit, which ends within its chunk");
+            let range =
+                range.expect("a span ends with its stripe unit, which ends within its chunk");
             spans.push(ChunkSpan { chunk: ChunkId { volume, number }, range, at });
             at += bytes;
         }
@@ -136,7 +147,9 @@ mod tests {
 
     #[test]
     fn bad_layouts_are_refused() {
-        for (unit, count) in [(0, 1), (4095, 1), (2048, 1), (CHUNK_BYTES * 2, 1), (4096, 0), (4096, 3), (4096, 128)] {
+        for (unit, count) in
+            [(0, 1), (4095, 1), (2048, 1), (CHUNK_BYTES * 2, 1), (4096, 0), (4096, 3), (4096, 128)]
+        {
             assert!(Layout::new(unit, count).is_none(), "{unit} {count}");
         }
     }

@@ -1,6 +1,7 @@
 //! Ids, units, volume layout and message bodies of the data plane.
 //!
-//! Everything that two crates must agree on lives here, and nothing that does work: no I/O, no clocks.
+//! Everything that two crates must agree on lives here, and nothing that does work: no I/O, no
+//! clocks.
 
 pub mod checksum;
 pub mod ids;
@@ -11,9 +12,11 @@ pub mod units;
 
 pub use checksum::{BlockSum, block_sum, block_sums};
 pub use ids::{
-    ChunkId, ChunkserverId, ClusterId, CopysetId, Epoch, Incarnation, Index, LogPos, SegmentId, SessionId, ShardAddr,
-    Term, VolumeId,
+    ChunkId, ChunkserverId, ClusterId, CopysetId, Epoch, Incarnation, Index, LogPos, SegmentId,
+    SessionId, ShardAddr, Term, VolumeId,
 };
 pub use layout::{ChunkSpan, Layout};
 pub use time::Time;
-pub use units::{BLOCK_BYTES, BLOCKS_PER_CHUNK, BlockRange, CHUNK_BYTES, MAX_IO_BYTES, SEGMENT_BYTES};
+pub use units::{
+    BLOCK_BYTES, BLOCKS_PER_CHUNK, BlockRange, CHUNK_BYTES, MAX_IO_BYTES, SEGMENT_BYTES,
+};

@@ -1,4 +1,5 @@
-//! Time as the logic sees it: microseconds on a monotonic clock of this process, handed in with every event.
+//! Time as the logic sees it: microseconds on a monotonic clock of this process, handed in with
+//! every event.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -6,7 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// A moment in microseconds since an arbitrary start; compare only within one process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Time(pub u64);
 

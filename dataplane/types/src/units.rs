@@ -10,12 +10,14 @@ pub const CHUNK_BYTES: u64 = 16 << 20;
 pub const BLOCKS_PER_CHUNK: u16 = (CHUNK_BYTES / BLOCK_BYTES as u64) as u16;
 /// A segment of a volume.
 pub const SEGMENT_BYTES: u64 = 1 << 30;
-/// Most data in one read or write request, and so in one payload: a quarter of the largest pooled buffer.
+/// Most data in one read or write request, and so in one payload: a quarter of the largest pooled
+/// buffer.
 pub const MAX_IO_BYTES: usize = 1 << 20;
 
 const _: () = assert!(BLOCKS_PER_CHUNK == 4096);
 
-/// Neighbouring blocks of one chunk: `start .. start + len`, never empty, never past the chunk's end.
+/// Neighbouring blocks of one chunk: `start .. start + len`, never empty, never past the chunk's
+/// end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BlockRange {
     start: u16,
@@ -51,7 +53,8 @@ impl BlockRange {
         self.len as usize * BLOCK_BYTES
     }
 
-    /// True for a range that `new` would make; ranges that came over the wire are checked with this.
+    /// True for a range that `new` would make; ranges that came over the wire are checked with
+    /// this.
     pub fn is_valid(self) -> bool {
         BlockRange::new(self.start, self.len).is_some()
     }

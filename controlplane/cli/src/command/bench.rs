@@ -20,7 +20,7 @@ pub fn run(args: &BenchVolumeArgs, json: bool) -> anyhow::Result<ExitCode> {
     let bench = bench(args)?;
     let stop = StopHandle::new();
     stop_on_interrupt(&stop)?;
-    let mut progress = Progress::spinner(format!("{}", args.uri));
+    let mut progress = Progress::spinner(args.uri.as_str());
     let report = bench.run(&stop, |load| progress.say(line(load)));
     progress.clear();
     let report = report?;

@@ -1,6 +1,6 @@
 //! A cluster of real processes for a test, and the programs that use it.
 #![allow(dead_code)] // each test binary uses a part of it
-#![allow(clippy::disallowed_methods)] // a shell: processes, files and waiting
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // a shell: processes and waiting
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};

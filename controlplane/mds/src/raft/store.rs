@@ -60,8 +60,8 @@ pub(crate) struct Store {
     writer: Arc<Writer>,
 }
 
-/// The thread that writes. Dropping it waits until what was queued is written and the thread has let
-/// go of the file, so that it can be opened again.
+/// The thread that writes. Dropping it waits until what was queued is written and the thread has
+/// let go of the file, so that it can be opened again.
 struct Writer {
     ops: Option<mpsc::Sender<(Op, Done)>>,
     thread: Option<std::thread::JoinHandle<()>>,

@@ -84,7 +84,8 @@ mod tests {
     proptest! {
         #[test]
         fn segments_spread_evenly(copysets in 1u32..20, leaders in 1u32..5, count in 1usize..8) {
-            let mut all: Vec<_> = (0..copysets).map(|id| copyset(id, 0, id % leaders, false)).collect();
+            let all = (0..copysets).map(|id| copyset(id, 0, id % leaders, false));
+            let mut all: Vec<_> = all.collect();
             for _ in 0..100 {
                 let chosen = plan_segment(&all, count);
                 prop_assert_eq!(chosen.len(), count.min(all.len()));

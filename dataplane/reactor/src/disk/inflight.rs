@@ -84,7 +84,8 @@ impl InFlight {
     pub(super) fn step(&mut self, result: i32) -> Step {
         match result {
             0 if self.rest.bytes() == 0 => Step::Done(Ok(())),
-            // The end of the device (read) or a device that takes nothing (write): trying again would not end.
+            // The end of the device (read) or a device that takes nothing (write): trying again
+            // would not end.
             0 => Step::Done(Err(DiskError::Io(libc::EIO))),
             n if n > 0 => {
                 self.addr += n as u64;

@@ -1,10 +1,11 @@
 //! The disk ring: runs a store's operations on one file or device through our own io_uring.
 //!
-//! The flow of a turn: `poll` gives what ended, the store decides, `submit` queues its new operations, and one
-//! `flush_sq` hands all of them to the kernel. Operations beyond the depth wait here, in order.
+//! The flow of a turn: `poll` gives what ended, the store decides, `submit` queues its new
+//! operations, and one `flush_sq` hands all of them to the kernel. Operations beyond the depth wait
+//! here, in order.
 //!
-//! Order: none is promised between operations in flight. A flush covers the writes that ended before it was submitted,
-//! which is what the store's protocol asks for.
+//! Order: none is promised between operations in flight. A flush covers the writes that ended
+//! before it was submitted, which is what the store's protocol asks for.
 
 mod inflight;
 mod registered;
@@ -24,7 +25,8 @@ use ogive_store::{DiskDone, DiskOp};
 
 /// Operations on one file, for the thread that made it.
 ///
-/// Dropping it waits until the kernel has finished with every buffer; operations that wait for a place are discarded.
+/// Dropping it waits until the kernel has finished with every buffer; operations that wait for a
+/// place are discarded.
 pub struct Disk {
     ring: Ring,
     /// Our own handle of the file, so that the caller may close his.
@@ -39,8 +41,8 @@ pub struct Disk {
     reaped: Vec<(u32, i32)>,
     /// `wake_fd` was handed out, so `poll` keeps it quiet.
     drain: bool,
-    /// Completions were reaped, so the descriptor was signalled; it is drained before the next reap, which therefore
-    /// misses nothing.
+    /// Completions were reaped, so the descriptor was signalled; it is drained before the next
+    /// reap, which therefore misses nothing.
     signalled: bool,
 }
 
@@ -48,14 +50,16 @@ pub struct Disk {
 #[derive(Clone, Copy)]
 struct Target {
     file: types::Fd,
-    /// FIXED_FILE when `file` is an index of the ring's table: no look-up and no reference count per operation.
+    /// FIXED_FILE when `file` is an index of the ring's table: no look-up and no reference count
+    /// per operation.
     flags: squeue::Flags,
 }
 
 impl Disk {
-    /// A ring over `fd`, an open file or block device, with at most `depth` operations in the kernel (1 to
-    /// [`limits::DISK_DEPTH_MAX`]). The descriptor is duplicated. The buffers of operations may come from any pool; those
-    /// of `pool` are registered with the ring as far as RLIMIT_MEMLOCK allows.
+    /// A ring over `fd`, an open file or block device, with at most `depth` operations in the
+    /// kernel (1 to [`limits::DISK_DEPTH_MAX`]). The descriptor is duplicated. The buffers of
+    /// operations may come from any pool; those of `pool` are registered with the ring as far as
+    /// RLIMIT_MEMLOCK allows.
     ///
     /// Must be called on the thread that will use it.
     ///
@@ -65,7 +69,8 @@ impl Disk {
         Disk::with_task_run(fd, pool, depth, TaskRun::Deferred)
     }
 
-    /// Like [`Disk::new`], but with no better mode than `best`; for measurements and tests of the fall-backs.
+    /// Like [`Disk::new`], but with no better mode than `best`; for measurements and tests of the
+    /// fall-backs.
     ///
     /// # Errors
     /// As [`Disk::new`].
@@ -100,8 +105,8 @@ impl Disk {
         })
     }
 
-    /// Takes an operation. It reaches the kernel with the next [`Disk::flush_sq`], or once a place is free; its
-    /// [`DiskDone`] comes from [`Disk::poll`], always.
+    /// Takes an operation. It reaches the kernel with the next [`Disk::flush_sq`], or once a place
+    /// is free; its [`DiskDone`] comes from [`Disk::poll`], always.
     pub fn submit(&mut self, op: DiskOp) {
         match self.free.pop() {
             Some(slot) if self.waiting.is_empty() => self.start(slot, op),
@@ -113,12 +118,14 @@ impl Disk {
         }
     }
 
-    /// Hands what was submitted to the kernel: one system call, none when there is nothing. Once per turn.
+    /// Hands what was submitted to the kernel: one system call, none when there is nothing. Once
+    /// per turn.
     pub fn flush_sq(&mut self) {
         self.ring.submit();
     }
 
-    /// Appends what ended, without blocking. True when anything did, or when the ring moved on (call again).
+    /// Appends what ended, without blocking. True when anything did, or when the ring moved on
+    /// (call again).
     pub fn poll(&mut self, done: &mut Vec<DiskDone>) -> bool {
         if self.drain && std::mem::take(&mut self.signalled) {
             self.ring.made_event_fd().expect("made with `drain`").drain();
@@ -157,9 +164,10 @@ impl Disk {
         self.registered.count()
     }
 
-    /// A descriptor that is readable after completions, for a loop that cannot sleep on this ring itself; made when
-    /// first asked for. A reactor can: give the disk to it through [`crate::Work::disk`], which saves three system
-    /// calls per sleep. It is an eventfd that [`Disk::poll`] drains.
+    /// A descriptor that is readable after completions, for a loop that cannot sleep on this ring
+    /// itself; made when first asked for. A reactor can: give the disk to it through
+    /// [`crate::Work::disk`], which saves three system calls per sleep. It is an eventfd that
+    /// [`Disk::poll`] drains.
     ///
     /// # Errors
     /// When no descriptor can be made.
@@ -200,8 +208,9 @@ impl Disk {
 
 fn push(ring: &mut Ring, op: &mut InFlight, to: Target, registered: &Registered, slot: u32) {
     let entry = op.entry(to, registered).user_data(u64::from(slot));
-    // SAFETY: the operation owns its buffers and vectors, is boxed (so they do not move), and leaves its slot only when
-    // its completion was reaped; `Drop` waits for those. The file is ours until then.
+    // SAFETY: the operation owns its buffers and vectors, is boxed (so they do not move), and
+    // leaves its slot only when its completion was reaped; `Drop` waits for those. The file is ours
+    // until then.
     unsafe { ring.push(&entry) };
 }
 

@@ -1,4 +1,5 @@
-//! The pool's arenas as registered buffers of the ring: the kernel then pins and maps them once, not per operation.
+//! The pool's arenas as registered buffers of the ring: the kernel then pins and maps them once,
+//! not per operation.
 
 use ogive_buf::{ARENA_BYTES, ArenaId, ArenaInfo, Pool};
 
@@ -30,7 +31,8 @@ impl Registered {
         registered
     }
 
-    /// Registers the arenas that the pool got since the last call. A comparison when there are none.
+    /// Registers the arenas that the pool got since the last call. A comparison when there are
+    /// none.
     pub(super) fn follow(&mut self, ring: &mut Ring) {
         if self.starts.len() == self.pool.arena_count().min(self.room) {
             return;
@@ -40,7 +42,8 @@ impl Registered {
                 let arenas = self.starts.len();
                 tracing::info!(
                     %error, arenas,
-                    "no more memory can be registered for disk I/O, which goes on without; raise RLIMIT_MEMLOCK \
+                    "no more memory can be registered for disk I/O, which goes on without; \
+                     raise RLIMIT_MEMLOCK \
                      (ulimit -l) to save CPU",
                 );
                 self.room = arenas;
@@ -50,7 +53,8 @@ impl Registered {
         }
     }
 
-    /// The table's index for memory at `at` in `arena`, if that is registered. A buffer of another pool is not.
+    /// The table's index for memory at `at` in `arena`, if that is registered. A buffer of another
+    /// pool is not.
     pub(super) fn index(&self, arena: ArenaId, at: *const u8) -> Option<u16> {
         let start = *self.starts.get(arena.0 as usize)?;
         let inside = (start..start + ARENA_BYTES).contains(&(at as usize));
@@ -64,7 +68,7 @@ impl Registered {
 
 fn register(ring: &mut Ring, arena: ArenaInfo) -> std::io::Result<()> {
     let memory = libc::iovec { iov_base: arena.start.cast_mut().cast(), iov_len: arena.len };
-    // SAFETY: arenas live as long as their pool, which `Registered` holds beside the ring until the ring is closed; the
-    // kernel holds the pages themselves beyond that.
+    // SAFETY: arenas live as long as their pool, which `Registered` holds beside the ring until the
+    // ring is closed; the kernel holds the pages themselves beyond that.
     unsafe { ring.uring().submitter().register_buffers_update(arena.id.0.into(), &[memory], None) }
 }

@@ -18,9 +18,9 @@ pub struct IoRequest {
     pub op: IoOp,
 }
 
-/// Proof that a request is not left over from an earlier attachment, connection or leader. The leader applies a
-/// request only if `epoch` is not older than the replicated one, `incarnation` is the session's newest, and `term` is
-/// its own current term.
+/// Proof that a request is not left over from an earlier attachment, connection or leader. The
+/// leader applies a request only if `epoch` is not older than the replicated one, `incarnation` is
+/// the session's newest, and `term` is its own current term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fence {
     /// The volume attached.
@@ -31,7 +31,8 @@ pub struct Fence {
     pub session: SessionId,
     /// Its reconnect counter.
     pub incarnation: Incarnation,
-    /// Term of the leader that the client believes in; 0 when it knows none, which gets [`IoError::StaleTerm`].
+    /// Term of the leader that the client believes in; 0 when it knows none, which gets
+    /// [`IoError::StaleTerm`].
     pub term: Term,
 }
 
@@ -140,7 +141,8 @@ pub enum IoError {
         /// The leader that it knows of.
         leader: Option<ShardAddr>,
     },
-    /// The request names another term than the leader's; send it again with `current` if it was not applied.
+    /// The request names another term than the leader's; send it again with `current` if it was not
+    /// applied.
     #[error("stale term, the leader's is {current}")]
     StaleTerm {
         /// The leader's term.

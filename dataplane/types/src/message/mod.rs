@@ -5,16 +5,17 @@
 //! | [`Kind::Io`] | [`IoRequest`] | [`IoReply`] | data of a write; data of a read in the response |
 //! | [`Kind::Replica`] | [`ReplicaRequest`] | [`ReplicaReply`] | data of the entries, or of a delta, in order |
 //!
-//! Every request has exactly one response, so that credits can be counted. Bodies from the network are decoded with
-//! [`decode`], which never panics, and then checked by `validate` before anything acts on them.
+//! Every request has exactly one response, so that credits can be counted. Bodies from the network
+//! are decoded with [`decode`], which never panics, and then checked by `validate` before anything
+//! acts on them.
 
 mod io;
 mod replica;
 
 pub use io::{Fence, IoError, IoOp, IoReply, IoRequest, Mapped};
 pub use replica::{
-    Append, AppendReply, DeltaChunk, DeltaEnd, DeltaExtent, DeltaPage, DeltaReply, Entry, Heartbeat, HeartbeatReply,
-    Op, ReplicaRequest, ReplicaReply, Vote, VoteReply,
+    Append, AppendReply, DeltaChunk, DeltaEnd, DeltaExtent, DeltaPage, DeltaReply, Entry,
+    Heartbeat, HeartbeatReply, Op, ReplicaReply, ReplicaRequest, Vote, VoteReply,
 };
 
 use serde::Serialize;

@@ -8,7 +8,8 @@ use crate::ids::{ChunkId, CopysetId, Epoch, Index, LogPos, Term, VolumeId};
 use crate::time::Time;
 use crate::units::{BLOCKS_PER_CHUNK, BlockRange};
 
-/// A log entry as it travels; data blocks are in the payload of the frame, in the order of the entries.
+/// A log entry as it travels; data blocks are in the payload of the frame, in the order of the
+/// entries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Term in which it was proposed.
@@ -103,7 +104,8 @@ pub enum ReplicaReply {
     Heartbeats(Vec<(CopysetId, HeartbeatReply)>),
     /// To `Delta` and `DeltaEnd`.
     Delta(CopysetId, DeltaReply),
-    /// To `TimeoutNow`, and to any request about a copyset that the receiver does not have, or while it is busy.
+    /// To `TimeoutNow`, and to any request about a copyset that the receiver does not have, or
+    /// while it is busy.
     Nothing,
 }
 
@@ -153,8 +155,8 @@ pub struct AppendReply {
     pub term: Term,
     /// Echo of the leader's clock.
     pub sent: Time,
-    /// `Ok`: the log is the leader's and persisted up to here. `Err`: it does not match at `prev`; try from this
-    /// position, at or before which it may.
+    /// `Ok`: the log is the leader's and persisted up to here. `Err`: it does not match at `prev`;
+    /// try from this position, at or before which it may.
     pub matched: Result<Index, LogPos>,
 }
 
@@ -191,10 +193,12 @@ pub struct DeltaPage {
     pub base: Index,
     /// Chunks after this one (or all from the first) ...
     pub after: Option<ChunkId>,
-    /// ... up to and including this one are covered (or all to the last); the receiver drops those not in `chunks`.
+    /// ... up to and including this one are covered (or all to the last); the receiver drops those
+    /// not in `chunks`.
     pub through: Option<ChunkId>,
-    /// The chunks that exist in the covered range, with their changed blocks. One chunk may be spread over several
-    /// pages; then all but its last page end (`through`) before it and list it only for its extents.
+    /// The chunks that exist in the covered range, with their changed blocks. One chunk may be
+    /// spread over several pages; then all but its last page end (`through`) before it and list it
+    /// only for its extents.
     pub chunks: Vec<DeltaChunk>,
 }
 
