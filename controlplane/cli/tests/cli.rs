@@ -1,5 +1,5 @@
 //! What a person sees of the command itself: help, formats, and errors that say what to do.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes; a failure is the test's
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What an operator does with a cluster: volumes, sizes, space, mistakes.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes; a failure is the test's
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod common;
 

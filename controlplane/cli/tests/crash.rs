@@ -1,6 +1,6 @@
 //! Kill -9 of every role under a load that checks each block it reads and, at the end, all that it
 //! wrote.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes; a failure is the test's
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod common;
 

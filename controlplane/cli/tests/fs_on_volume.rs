@@ -1,5 +1,5 @@
 //! A real file system on a volume.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes; a failure is the test's
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod common;
 

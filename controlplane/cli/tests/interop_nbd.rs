@@ -1,5 +1,5 @@
 //! Clients of others on a real cluster: libnbd's tools, QEMU's, fio.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes; a failure is the test's
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod common;
 

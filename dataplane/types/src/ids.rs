@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal) => {
         $(#[$doc])*
-        #[derive(
-            Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-        )]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub $inner);
 
@@ -23,13 +22,13 @@ macro_rules! id {
 
 id!(/** A volume; given once by the metadata servers, never reused. */ VolumeId(u64), "v");
 id!(/** A copyset: one replication group. */ CopysetId(u32), "c");
-id!(/** A chunkserver, by its persisted identity; independent of its address. */ ChunkserverId(u32), "s");
+id!(/** A chunkserver, by its persisted identity, not its address. */ ChunkserverId(u32), "s");
 id!(/** Raft term of a copyset. 0 is before the first election. */ Term(u64), "t");
 id!(/** Position in a copyset's log, from 1; 0 is before the first entry. */ Index(u64), "i");
 id!(/** Fencing number of a volume attachment; an older one is refused. */ Epoch(u64), "e");
 id!(/** A client's attachment to a volume. */ SessionId(u64), "n");
 id!(/** Counts the reconnects of one session. */ Incarnation(u32), "r");
-id!(/** A cluster; kept in every device label and HELLO so that clusters cannot be mixed up. */ ClusterId(u128), "k");
+id!(/** A cluster; in every label and HELLO, so that none are mixed up. */ ClusterId(u128), "k");
 
 impl Term {
     /// The next term.
