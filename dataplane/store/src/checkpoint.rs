@@ -2,14 +2,17 @@
 //! steps.
 //!
 //! ```text
-//! Idle ─(log half full)─▶ Pages ─(all written, captured records persisted)─▶ Directory ─▶ Flush ─▶ Superblock ─▶ Flush ─▶ Idle
+//! Idle ─(log half full)─▶ Captured ─(all captured records are persisted)─▶ Pages ─(all written)─▶
+//! Directory ─▶ FlushDirectory ─▶ Superblock ─▶ FlushSuperblock ─▶ Idle
 //! ```
 //!
 //! | phase | does |
 //! |---|---|
-//! | Pages | writes the pages that were dirty at the start, as they are by then, into free slots, a few at a time |
+//! | start | captures the states of all replicas and the place in the log that they belong to |
+//! | Captured | waits; a delta changes its map when its record is persisted, and must be in the pages |
+//! | Pages | writes the dirty pages, as they are by then, into free slots, a few at a time |
 //! | Directory | writes states and page places into the directory area that is not in use |
-//! | Flush, Superblock, Flush | makes the new checkpoint the valid one |
+//! | the others | make the new checkpoint the valid one |
 //! | end | frees the slots of the checkpoint before, cuts the log to where this one started |
 //!
 //! The design record `design/0001-one-log.md` argues why pages may be written while entries go on
@@ -44,6 +47,7 @@ pub(crate) struct Checkpoint {
 
 enum Phase {
     Idle,
+    Captured(Pages),
     Pages(Pages),
     Directory(Writing),
     FlushDirectory(Ending),
@@ -111,7 +115,8 @@ impl Store {
             state: directory::encode_state(id, replica),
         });
         let states: Vec<Captured> = states.collect();
-        let bytes = directory::size_max(states.iter().map(|s| &s.state[..]), self.pages);
+        let pages_max = self.slots.len() as usize / 2;
+        let bytes = directory::size_max(states.iter().map(|s| &s.state[..]), pages_max);
         if bytes > self.layout.directory_bytes {
             if !std::mem::replace(&mut self.checkpoint.too_large, true) {
                 tracing::error!(
@@ -123,16 +128,11 @@ impl Store {
             return;
         }
         self.checkpoint.too_large = false;
-        let mut queue = VecDeque::new();
-        for (&id, replica) in &self.replicas {
-            let dirty = replica.map.iter().filter(|(_, page)| page.dirty);
-            queue.extend(dirty.map(|(key, _)| (id, key)));
-        }
         // The states hold what waits for a batch, and all of it comes after the tail.
         let (skip, captured) = (self.log.pending() as u32, self.log.last_seq());
-        let old_slots = Vec::new();
+        let (queue, old_slots) = (VecDeque::new(), Vec::new());
         let pages = Pages { tail, tail_crc, skip, captured, states, queue, old_slots };
-        self.checkpoint.phase = Phase::Pages(pages);
+        self.checkpoint.phase = Phase::Captured(pages);
     }
 
     /// Goes on with the checkpoint under way, or starts one when the log is half full.
@@ -155,12 +155,16 @@ impl Store {
         let quiet = self.checkpoint.in_flight == 0;
         match phase {
             Phase::Idle => (Phase::Idle, false),
+            Phase::Captured(mut pages) if self.log.persisted_seq() >= pages.captured => {
+                for (&id, replica) in &self.replicas {
+                    let dirty = replica.map.iter().filter(|(_, page)| page.dirty);
+                    pages.queue.extend(dirty.map(|(key, _)| (id, key)));
+                }
+                (Phase::Pages(pages), true)
+            }
             Phase::Pages(mut pages) => {
                 self.write_pages(&mut pages);
-                let done = pages.queue.is_empty()
-                    && self.checkpoint.in_flight == 0
-                    && self.log.persisted_seq() >= pages.captured;
-                if !done {
+                if !pages.queue.is_empty() || self.checkpoint.in_flight > 0 {
                     return (Phase::Pages(pages), false);
                 }
                 (Phase::Directory(self.build_directory(pages)), true)

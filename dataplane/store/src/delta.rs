@@ -25,8 +25,8 @@ const BEFORE_ALL: ChunkId = ChunkId { volume: VolumeId(0), number: 0 };
 pub struct DeltaCursor {
     /// Chunks up to here are done.
     after: Option<ChunkId>,
-    /// The next block of the chunk behind, when a part of it is done.
-    block: u16,
+    /// A chunk behind of which a part is done, and its next block.
+    part: Option<(ChunkId, u16)>,
 }
 
 impl DeltaCursor {
@@ -65,11 +65,10 @@ impl Store {
         let mut chunks: Vec<DeltaChunk> = Vec::new();
         let (mut blocks, mut extents) = (0, 0);
         let mut done = after;
-        let mut from = cursor.block;
         for chunk in replica.map.chunks_after(after) {
             let scan = ChunkScan {
                 newer_than,
-                from: std::mem::take(&mut from),
+                from: cursor.part.filter(|(part, _)| *part == chunk).map_or(0, |(_, block)| block),
                 blocks_left: blocks_max - blocks,
                 extents_left: ITEMS_MAX - extents,
             };
@@ -78,13 +77,13 @@ impl Store {
             blocks += found.iter().map(|e| e.sums.len()).sum::<usize>();
             chunks.push(DeltaChunk { chunk, extents: found });
             if let Some(block) = stopped_at {
-                let next = Some(DeltaCursor { after: done, block });
+                let next = Some(DeltaCursor { after: done, part: Some((chunk, block)) });
                 let through = Some(done.unwrap_or(BEFORE_ALL));
                 return DeltaScan { chunks, after, through, next };
             }
             done = Some(chunk);
             if chunks.len() >= ITEMS_MAX || extents >= ITEMS_MAX || blocks >= blocks_max {
-                let next = Some(DeltaCursor { after: done, block: 0 });
+                let next = Some(DeltaCursor { after: done, part: None });
                 return DeltaScan { chunks, after, through: done, next };
             }
         }
