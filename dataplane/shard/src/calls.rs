@@ -1,7 +1,7 @@
 //! Requests from others that this shard has not answered yet.
 //!
-//! The core, the store and the groups know a request by a token; here the token leads back to the connection. Every
-//! request is answered exactly once: `answer` takes the call out.
+//! The core, the store and the groups know a request by a token; here the token leads back to the
+//! connection. Every request is answered exactly once: `answer` takes the call out.
 
 use std::collections::HashMap;
 

@@ -1,15 +1,16 @@
 //! Catch-up of a follower that the log no longer reaches: the blocks that changed after an index.
 //!
 //! ```text
-//! leader:   Scanning ──(all pages acknowledged)──▶ Ending ──(DeltaEnd acknowledged)──▶ the log goes on behind `upto`
-//!              │ ▲                                   │
-//!              └─┘ refused with an older position:   └──(refused, lost, stepped down)──▶ gone; the core asks again
-//!                  start over from there
+//! leader:   Scanning ──(all pages acknowledged)──▶ Ending ──(DeltaEnd acknowledged)──▶ done
+//!              │ ▲                                   │          the log goes on behind `upto`
+//!              └─┘ refused with an older position:   └──(refused, lost, stepped down)──▶ gone
+//!                  start over from there                        the core asks again
 //! ```
 //!
-//! Only applied, and so committed, blocks are sent, each with the index of the entry that wrote it; the follower keeps a
-//! block only if it is newer than its own. Its log does not move until `DeltaEnd`, so that it cannot win an election
-//! with a state that is ahead of its log (see the design record of the copyset crate).
+//! Only applied, and so committed, blocks are sent, each with the index of the entry that wrote it;
+//! the follower keeps a block only if it is newer than its own. Its log does not move until
+//! `DeltaEnd`, so that it cannot win an election with a state that is ahead of its log (see the
+//! design record of the copyset crate).
 
 use ogive_buf::Buf;
 use ogive_store::DeltaCursor;
@@ -28,7 +29,8 @@ pub(crate) struct DeltaSender {
     upto: LogPos,
     /// Where the scan goes on; `None` at its end.
     cursor: Option<DeltaCursor>,
-    /// A page whose data is being read, with the place to scan again should the data have changed meanwhile.
+    /// A page whose data is being read, with the place to scan again should the data have changed
+    /// meanwhile.
     reading: Option<(Token, DeltaCursor, DeltaPage)>,
     pages_in_flight: usize,
     ending: bool,
@@ -37,7 +39,8 @@ pub(crate) struct DeltaSender {
 }
 
 impl Shard {
-    /// Starts a delta without knowing what the follower has applied: it refuses a base beyond that, and says what it has.
+    /// Starts a delta without knowing what the follower has applied: it refuses a base beyond that,
+    /// and says what it has.
     pub(crate) fn ask_delta(&mut self, id: CopysetId, to: ShardAddr) {
         self.start_delta(id, to, self.store.applied(id).index);
     }
@@ -269,14 +272,16 @@ impl Shard {
             return self.answer_delta(id, token, false, applied, out);
         }
         self.store.reset_log(token.0, id, end.upto, &end.fences);
-        // The core moves at once, as the store does: the answer, which alone lets the leader count on it, waits until
-        // the reset is persisted, and so does every later one, since the store reports in order.
+        // The core moves at once, as the store does: the answer, which alone lets the leader count
+        // on it, waits until the reset is persisted, and so does every later one, since the store
+        // reports in order.
         let mut effects = Vec::new();
         group.core.log_reset(end.upto, &mut effects);
         self.queue_core(id, effects, now, out);
     }
 
-    /// Checks a delta message like a heartbeat; the applied position, or `None` when it was answered already.
+    /// Checks a delta message like a heartbeat; the applied position, or `None` when it was
+    /// answered already.
     fn delta_allowed(
         &mut self,
         id: CopysetId,

@@ -11,7 +11,8 @@ use ogive_types::{CopysetId, ShardAddr, VolumeId};
 pub enum Event {
     /// The transport reports.
     Net(NetEvent),
-    /// A connection that [`Effect::Connect`] asked for has this id; its `Connected` or `Closed` follows.
+    /// A connection that [`Effect::Connect`] asked for has this id; its `Connected` or `Closed`
+    /// follows.
     Connecting {
         /// The peer asked for.
         peer: ShardAddr,

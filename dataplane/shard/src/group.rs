@@ -17,10 +17,11 @@ pub(crate) struct Group {
     pub(crate) writes: VecDeque<(Index, Token)>,
     /// Reads that wait for the lease, or for an apply.
     pub(crate) reads: Vec<WaitingRead>,
-    /// Epochs proposed by this leader that are not applied yet, with the index of their entry. They already bind.
+    /// Epochs proposed by this leader that are not applied yet, with the index of their entry. They
+    /// already bind.
     pub(crate) fences: BTreeMap<VolumeId, (Epoch, Index)>,
-    /// As a leader: the no-op of this term. Client I/O is served once it is applied, since only then all fences of
-    /// earlier leaders are known here.
+    /// As a leader: the no-op of this term. Client I/O is served once it is applied, since only
+    /// then all fences of earlier leaders are known here.
     pub(crate) noop: Option<Index>,
     /// Appends on their way to followers.
     pub(crate) outboxes: BTreeMap<ShardAddr, Outbox>,
@@ -36,8 +37,9 @@ pub(crate) struct WaitingRead {
     pub(crate) chunk: ChunkId,
     pub(crate) range: BlockRange,
     pub(crate) query: Query,
-    /// The entry that makes the reader's epoch known, while it is not applied. Served sooner, the read could be
-    /// followed by a write of an older epoch, should this leader be lost with the entry.
+    /// The entry that makes the reader's epoch known, while it is not applied. Served sooner, the
+    /// read could be followed by a write of an older epoch, should this leader be lost with the
+    /// entry.
     pub(crate) fence: Index,
     /// What must be applied first; `None` while the lease is in doubt.
     pub(crate) after: Option<Index>,

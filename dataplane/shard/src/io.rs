@@ -11,8 +11,8 @@
 //! | `epoch` is not older than the newest proposed or applied | `Fenced` |
 //! | `incarnation` is the session's newest | `StaleIncarnation` |
 //!
-//! An epoch newer than the replicated one is first made known by an entry of its own, before the request is looked at.
-//! Reads of that epoch wait until the entry is applied.
+//! An epoch newer than the replicated one is first made known by an entry of its own, before the
+//! request is looked at. Reads of that epoch wait until the entry is applied.
 
 use ogive_buf::Buf;
 use ogive_copyset::{NotReadable, Role};
@@ -128,7 +128,8 @@ impl Shard {
         applied.max(proposed)
     }
 
-    /// Appends an operation to the log of a copyset that we lead; `token` is answered at its commit.
+    /// Appends an operation to the log of a copyset that we lead; `token` is answered at its
+    /// commit.
     pub(crate) fn propose(
         &mut self,
         copyset: CopysetId,

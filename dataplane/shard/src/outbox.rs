@@ -1,7 +1,8 @@
 //! Appends on their way to one follower, in order.
 //!
-//! The core names entries by index; here they become a message with the data behind it. An entry that has left memory
-//! is read back from the device first, and the appends behind it wait, so that the follower sees them in order.
+//! The core names entries by index; here they become a message with the data behind it. An entry
+//! that has left memory is read back from the device first, and the appends behind it wait, so that
+//! the follower sees them in order.
 
 use std::collections::VecDeque;
 
@@ -123,7 +124,8 @@ impl Outbox {
         Sent::Lost
     }
 
-    /// The entries of a batch with their data; `None` when one is gone from the log, or must be read first.
+    /// The entries of a batch with their data; `None` when one is gone from the log, or must be
+    /// read first.
     fn collect(
         &mut self,
         copyset: CopysetId,

@@ -1,7 +1,8 @@
 //! Connections to the other shards, and the requests that we have sent to them.
 //!
-//! We call others on connections that we make ourselves; what others ask of us comes on theirs. A peer is connected to
-//! as soon as it shares a copyset with us and its endpoint is known, and again whenever the connection is lost.
+//! We call others on connections that we make ourselves; what others ask of us comes on theirs. A
+//! peer is connected to as soon as it shares a copyset with us and its endpoint is known, and again
+//! whenever the connection is lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -114,10 +115,15 @@ impl Peers {
         }
     }
 
-    /// An outgoing connection is up. Closes it when another shard than the one asked for answered (an address that was
-    /// given to somebody else); true when it can be used.
-    pub(crate) fn connected(&mut self, conn: ConnId, hello: &Hello, out: &mut Vec<Effect>) -> bool {
-        let Some(&addr) = self.by_conn.get(&conn) else { return false };
+    /// An outgoing connection is up. Closes it when another shard than the one asked for answered
+    /// (an address that was given to somebody else); the peer when it can be used.
+    pub(crate) fn connected(
+        &mut self,
+        conn: ConnId,
+        hello: &Hello,
+        out: &mut Vec<Effect>,
+    ) -> Option<ShardAddr> {
+        let &addr = self.by_conn.get(&conn)?;
         let said = match hello.identity {
             Identity::Shard { server, shard } => Some(ShardAddr { server, shard }),
             Identity::Client { .. } => None,
@@ -125,13 +131,13 @@ impl Peers {
         if said != Some(addr) {
             let reason = CloseReason::Refused(format!("expected shard {addr}, found {said:?}"));
             out.push(Effect::Close { conn, reason });
-            return false;
+            return None;
         }
         let peer = self.known.get_mut(&addr).expect("by_conn names known peers");
         peer.link = Link::Up(conn);
         peer.pause = RECONNECT_FIRST;
         self.requests.opened(conn, hello);
-        true
+        Some(addr)
     }
 
     /// A connection ended. If it was one of ours: the peer, and the calls that died with it.

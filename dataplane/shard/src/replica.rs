@@ -105,7 +105,7 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         let Some(data) = split_payload(&append, payload) else {
-            tracing::error!(copyset = %id, %from, "append refused: data does not match its checksums");
+            tracing::error!(copyset = %id, %from, "append refused: data against its checksums");
             self.calls.answer(token, encode(&ReplicaReply::Nothing), Vec::new(), out);
             return;
         };
@@ -189,6 +189,9 @@ impl Shard {
         match call.what {
             What::Append(id) => {
                 let Some(group) = self.groups.get_mut(&id) else { return };
+                // It may have been lost because the store let go of its entries, to make room for those of other
+                // copysets: then only a delta can help this follower.
+                group.core.released(self.store.prev(id).index);
                 let mut effects = Vec::new();
                 group.core.on_append_lost(call.to, &mut effects);
                 self.queue_core(id, effects, now, out);

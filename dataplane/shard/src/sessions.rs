@@ -1,7 +1,8 @@
 //! Client sessions seen by this shard, and the newest incarnation of each.
 //!
-//! A request that was delayed in a connection which its client has given up must not be applied after a newer one: the
-//! client raises its incarnation with every reconnect, and the shard refuses any incarnation but the newest it has seen.
+//! A request that was delayed in a connection which its client has given up must not be applied
+//! after a newer one: the client raises its incarnation with every reconnect, and the shard refuses
+//! any incarnation but the newest it has seen.
 
 use std::collections::BTreeMap;
 
@@ -34,15 +35,16 @@ impl Sessions {
         }
     }
 
-    /// Whether a request of this incarnation may be applied; a newer one makes all older ones stale.
+    /// Whether a request of this incarnation may be applied; a newer one makes all older ones
+    /// stale.
     pub(crate) fn admit(&mut self, id: SessionId, incarnation: Incarnation) -> bool {
         let session = self.known.entry(id).or_default();
         session.newest = session.newest.max(incarnation);
         session.newest == incarnation
     }
 
-    /// Forgets the oldest sessions without a connection. One that comes back is admitted again, which is safe as long
-    /// as none of its requests is still under way after so many others.
+    /// Forgets the oldest sessions without a connection. One that comes back is admitted again,
+    /// which is safe as long as none of its requests is still under way after so many others.
     fn make_room(&mut self) {
         if self.known.len() < SESSIONS_MAX {
             return;

@@ -9,8 +9,8 @@
 //!          store ─▶ disk operations
 //! ```
 //!
-//! Ending a turn in one place is what makes batches: all entries proposed in a turn share the next log write, and all
-//! entries for a follower the next message.
+//! Ending a turn in one place is what makes batches: all entries proposed in a turn share the next
+//! log write, and all entries for a follower the next message.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -131,7 +131,8 @@ impl Shard {
         }
     }
 
-    /// Ends a turn: everything that follows from its events is decided, and the work it leads to handed out.
+    /// Ends a turn: everything that follows from its events is decided, and the work it leads to
+    /// handed out.
     pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.on_timers(now, out);
         loop {
@@ -197,7 +198,11 @@ impl Shard {
                 self.conns.insert(conn, Conn { identity: peer.identity });
             }
             NetEvent::Connected { conn, peer, inbound: false } => {
-                self.peers.connected(conn, &peer, out);
+                if let Some(addr) = self.peers.connected(conn, &peer, out) {
+                    // Deltas that were asked for meanwhile have waited for this.
+                    let waiting = self.groups.values().filter(|g| g.deltas.contains_key(&addr));
+                    self.active.extend(waiting.map(|g| g.id));
+                }
             }
             NetEvent::Received { conn, frame } => self.on_frame(conn, frame, now, out),
             NetEvent::Closed { conn, reason } => self.on_closed(conn, reason, now, out),
@@ -231,7 +236,8 @@ impl Shard {
         for call in lost {
             self.lost(call, now, out);
         }
-        // A delta may have had nothing under way just then; it starts over when the core asks again.
+        // A delta may have had nothing under way just then; it starts over when the core asks
+        // again.
         let deltas = self.groups.values().filter(|g| g.deltas.contains_key(&peer));
         for id in deltas.map(|g| g.id).collect::<Vec<_>>() {
             self.delta_failed(id, peer);
@@ -353,7 +359,8 @@ impl Shard {
         }
     }
 
-    /// Brings a group forward: sends what is new, applies what is committed, serves who waited for it.
+    /// Brings a group forward: sends what is new, applies what is committed, serves who waited for
+    /// it.
     fn advance(&mut self, id: CopysetId, now: Time, out: &mut Vec<Effect>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if std::mem::take(&mut group.replicate) {
@@ -405,8 +412,8 @@ impl Shard {
             }
         }
         if let Some(group) = self.groups.get(&id) {
-            // A deadline moves with every call: a new leader must send a sign of life much sooner than a follower
-            // would have campaigned.
+            // A deadline moves with every call: a new leader must send a sign of life much sooner
+            // than a follower would have campaigned.
             self.next_tick = self.next_tick.min(on_grid(group.core.next_deadline()));
         }
     }
