@@ -112,7 +112,7 @@ impl Store {
         let born = replica.born;
         let extents = || page.chunks.iter().flat_map(|c| c.extents.iter().map(|e| (c.chunk, e)));
         let stored = || extents().filter(|(_, e)| !e.sums.is_empty());
-        let missing = stored().flat_map(|(c, e)| replica.map.pages_missing(c, e.range));
+        let missing = extents().flat_map(|(c, e)| replica.map.pages_missing(c, e.range));
         let pages_reserved = missing.collect::<BTreeSet<_>>().len();
         if !self.pages_fit(pages_reserved) {
             return Err(AppendError::NoSpace);
@@ -252,6 +252,10 @@ pub(crate) fn take_in(
         // A page may have been under way when its volume was deleted here.
         let deleted = replica.fences.get(&chunk.volume) == Some(&Epoch(u64::MAX));
         let Some((extents, sums)) = stored else {
+            if deleted {
+                continue;
+            }
+            // Remembered even where there is no page: older entries may be applied after this.
             for block in range.iter() {
                 let old = map.set(*chunk, block, Mapping::trimmed(*index));
                 taken.replaced.extend(old.map(|old| (*chunk, block, old)));

@@ -158,13 +158,17 @@ impl Map {
         page.map_or(Mapping::NONE, |page| page.entries[at])
     }
 
-    /// Changes one block if `new` is newer; the mapping replaced, or `None` when nothing changed. A
-    /// trim of a block that has no page changes nothing.
+    /// Trims one block as [`Map::set`] does, but only where there is a page: an entry that is
+    /// applied in order need not be remembered where nothing was ever written.
+    pub(crate) fn trim(&mut self, chunk: ChunkId, block: u16, index: Index) -> Option<Mapping> {
+        let (number, _) = place(block);
+        self.has_page((chunk, number as u8)).then_some(())?;
+        self.set(chunk, block, Mapping::trimmed(index))
+    }
+
+    /// Changes one block if `new` is newer; the mapping replaced, or `None` when nothing changed.
     pub(crate) fn set(&mut self, chunk: ChunkId, block: u16, new: Mapping) -> Option<Mapping> {
         let (number, at) = place(block);
-        if new.block().is_none() && !self.has_page((chunk, number as u8)) {
-            return None;
-        }
         let page = self.page_or_new(chunk, number);
         let old = page.entries[at];
         if new.index <= old.index {
@@ -289,7 +293,7 @@ mod tests {
         assert_eq!(map.set(CHUNK, 300, Mapping::trimmed(Index(11))), Some(mapping(7, 10)));
         assert_eq!(map.set(CHUNK, 300, mapping(8, 10)), None, "a trim is remembered");
         assert_eq!((map.mapped(), map.pages()), (0, 1));
-        assert_eq!(map.set(CHUNK, 4000, Mapping::trimmed(Index(12))), None, "nothing to trim");
+        assert_eq!(map.trim(CHUNK, 4000, Index(12)), None, "nothing to trim");
         assert_eq!(map.pages(), 1);
     }
 

@@ -151,18 +151,19 @@ impl Replica {
         let at = (index.0 - self.first().0) as usize;
         let entry = self.entries.get(at).expect("entries stay until they are applied");
         let map = &mut self.map;
-        let mut set = |chunk: ChunkId, block: u16, new: Mapping| {
-            replaced.extend(map.set(chunk, block, new).map(|old| (chunk, block, old)));
-        };
         match &entry.op {
             Op::Noop => {}
             Op::Write { chunk, sums, .. } => {
                 for ((block, place), &sum) in entry.blocks().zip(sums) {
-                    set(*chunk, block, Mapping::stored(place, sum, index));
+                    let old = map.set(*chunk, block, Mapping::stored(place, sum, index));
+                    replaced.extend(old.map(|old| (*chunk, block, old)));
                 }
             }
             Op::Trim { chunk, range } => {
-                range.iter().for_each(|block| set(*chunk, block, Mapping::trimmed(index)));
+                for block in range.iter() {
+                    let old = map.trim(*chunk, block, index);
+                    replaced.extend(old.map(|old| (*chunk, block, old)));
+                }
             }
             Op::Fence { volume, epoch } => fence(&mut self.fences, *volume, *epoch),
             Op::DropVolume { volume } => {

@@ -15,20 +15,38 @@ use super::error::OpenFileError;
 /// for that.
 const UDEV_TRIES: u32 = 40;
 const UDEV_WAIT: Duration = Duration::from_millis(50);
+/// A process that was killed is gone before the kernel has taken down its io_uring, which holds the
+/// file, and so the lock, until the last of its I/O has ended: wait for that, too.
+const DEAD_TRIES: u32 = 100;
 
 /// Locks `file`, opened from `path`.
 pub(super) fn take(file: &File, path: &Path) -> Result<(), OpenFileError> {
     let is_block = file.metadata().is_ok_and(|data| data.file_type().is_block_device());
-    let tries = if is_block { UDEV_TRIES } else { 1 };
-    for left in (0..tries).rev() {
+    let mut tries = 0;
+    loop {
         match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK) if left == 0 => break,
-            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(UDEV_WAIT),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => tries += 1,
             Err(errno) => return Err(OpenFileError::from_io(path, errno.into())),
         }
+        let by = holder(file);
+        let patience = match by {
+            Some(pid) if is_dead(pid) => DEAD_TRIES,
+            // The list and the lock are not read at one moment: it may just have been released.
+            None => UDEV_TRIES,
+            Some(_) if is_block => UDEV_TRIES,
+            Some(_) => 1,
+        };
+        if tries >= patience {
+            return Err(OpenFileError::InUse { path: path.to_owned(), by });
+        }
+        std::thread::sleep(UDEV_WAIT);
     }
-    Err(OpenFileError::InUse { path: path.to_owned(), by: holder(file) })
+}
+
+/// True for a process that has ended, also when nobody has asked for its exit code yet.
+fn is_dead(pid: u32) -> bool {
+    !std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 /// The process that holds the lock, if the kernel's list has it.
@@ -53,6 +71,16 @@ fn parse_holder(locks: &str, inode: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_living_are_told_from_the_dead() {
+        assert!(!is_dead(std::process::id()));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        // Ended or not, it is found dead at the latest once it was waited for.
+        child.wait().unwrap();
+        assert!(is_dead(pid));
+    }
 
     #[test]
     fn the_holder_is_found_by_its_inode() {

@@ -1,17 +1,21 @@
 //! The engine against a model, on a simulated disk: random work, power cuts at any moment, rot.
 
+mod delta;
+mod load;
 mod model;
+mod rot;
 mod world;
 
 use ogive_store::audit;
 
 use crate::world::World;
 
-/// Seeds from `OGIVE_SEED` (one) or the first `count`.
+/// The seed in `OGIVE_SEED`, or the first `OGIVE_SEEDS`, or the first `count`.
 fn seeds(count: u64) -> std::ops::Range<u64> {
-    match std::env::var("OGIVE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    match number("OGIVE_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..count,
+        None => 0..number("OGIVE_SEEDS").unwrap_or(count),
     }
 }
 
@@ -37,7 +41,7 @@ fn live(seed: u64, steps: u64) -> World {
 #[test]
 fn random_lives_with_power_cuts_agree_with_the_model() {
     let (mut crashes, mut checkpoints, mut refused) = (0, 0, 0);
-    for seed in seeds(150) {
+    for seed in seeds(100) {
         println!("seed {seed}");
         let world = live(seed, 600);
         crashes += world.crashes;
@@ -45,4 +49,16 @@ fn random_lives_with_power_cuts_agree_with_the_model() {
         refused += world.refused;
     }
     println!("{crashes} crashes, {checkpoints} checkpoints, {refused} refusals");
+}
+
+#[test]
+fn deltas_bring_a_replica_level_through_power_cuts() {
+    let (mut done, mut cut) = (0, 0);
+    for seed in seeds(40) {
+        println!("seed {seed}");
+        let counts = delta::live(seed, 6);
+        done += counts.0;
+        cut += counts.1;
+    }
+    println!("{done} deltas, {cut} cut short");
 }
