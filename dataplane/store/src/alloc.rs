@@ -121,7 +121,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_a_set(len in 1u32..9000, steps in prop::collection::vec((any::<bool>(), 1u32..300), 1..120)) {
+        fn agrees_with_a_set(
+            len in 1u32..9000,
+            steps in prop::collection::vec((any::<bool>(), 1u32..300), 1..120),
+        ) {
             let mut a = Allocator::new(len);
             let mut taken = BTreeSet::new();
             for (take, n) in steps {

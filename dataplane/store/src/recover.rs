@@ -51,7 +51,8 @@ pub enum OpenError {
     },
     /// It was written by another version.
     #[error(
-        "the device has format version {found}, this program knows {VERSION}; use the matching ogive"
+        "the device has format version {found}, this program knows {VERSION}; \
+         use the matching ogive"
     )]
     Version {
         /// The device's.
@@ -59,7 +60,8 @@ pub enum OpenError {
     },
     /// Both superblocks are unreadable.
     #[error(
-        "both superblocks are damaged; format the device and let its replicas be rebuilt from their peers"
+        "both superblocks are damaged; \
+         format the device and let its replicas be rebuilt from their peers"
     )]
     Superblocks,
     /// The directory or a map page is not what was written.
@@ -67,7 +69,7 @@ pub enum OpenError {
     Damaged(String),
     /// The log is damaged where it was on stable storage.
     #[error(
-        "the log is damaged at position {at}, though everything up to {mark} was on stable storage; \
+        "the log is damaged at position {at}, though all up to {mark} was on stable storage; \
          format the device and let its replicas be rebuilt from their peers"
     )]
     LogRot {
@@ -78,7 +80,8 @@ pub enum OpenError {
     },
     /// The structures contradict each other.
     #[error(
-        "the device contradicts itself ({0}); format it and let its replicas be rebuilt from their peers"
+        "the device contradicts itself ({0}); \
+         format it and let its replicas be rebuilt from their peers"
     )]
     Inconsistent(String),
     /// Too little memory for the store's own buffers.

@@ -1,7 +1,7 @@
 //! The data blocks: which are free, and which must wait before they are used again.
 //!
 //! ```text
-//! taken ─give─▶ fresh ─(a batch is sealed)─▶ waiting ─(that batch is persisted, older reads ended)─▶ free
+//! taken ─give─▶ fresh ─(a batch is sealed)─▶ waiting ─(persisted, older reads ended)─▶ free
 //! ```
 //!
 //! A block that is freed waits for two things:
