@@ -434,6 +434,16 @@ impl Net {
         true
     }
 
+    /// Holds up what clients send to a host on the connections that they have now.
+    pub(crate) fn stall_clients(&mut self, to: Host, until: u64) {
+        for link in self.links.values_mut() {
+            let client = matches!(link.ends[0].party, Party::Client(_));
+            if client && link.ends[1].party.host() == to {
+                link.ways[0].stalled_until = until;
+            }
+        }
+    }
+
     /// Breaks some connection: each end learns of it at its own time, and frames on their way are
     /// lost.
     pub(crate) fn reset_some(&mut self, now: u64) -> bool {
@@ -450,16 +460,5 @@ impl Net {
             self.push(id, way, Item::End, now + lag);
         }
         true
-    }
-
-    /// Whether a connection is known to a party and not closed.
-    pub(crate) fn is_open(&self, on: ConnId) -> bool {
-        let link = self.links.get(&(on.0 / 2));
-        link.is_some_and(|l| l.ends[(on.0 % 2) as usize].state == State::Open)
-    }
-
-    /// Connections that one of their ends still has.
-    pub(crate) fn links_open(&self) -> usize {
-        self.open_links().len()
     }
 }

@@ -148,6 +148,8 @@ pub enum Fault {
     Reset,
     /// One direction of a connection is held up for long.
     Stall,
+    /// What clients have sent to a leader is held up, and it loses its leadership meanwhile.
+    LateRequests,
     /// Everything between two hosts is slow for a while.
     SlowNetwork,
     /// A disk is slow for a while.
@@ -165,7 +167,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 15] = [
+    pub(crate) const ALL: [Fault; 16] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::LeaderCrash,
@@ -174,6 +176,7 @@ impl Fault {
         Fault::OneWay,
         Fault::Reset,
         Fault::Stall,
+        Fault::LateRequests,
         Fault::SlowNetwork,
         Fault::SlowDisk,
         Fault::Pause,

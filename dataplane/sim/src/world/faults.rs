@@ -93,6 +93,16 @@ impl World {
             }
             Fault::Reset => return self.net.reset_some(self.now),
             Fault::Stall => return self.net.stall_some(until),
+            Fault::LateRequests => {
+                let Some(leader) = self.some_leader() else { return false };
+                let late = self.now + self.rng.between(500_000, 4_000_000);
+                self.net.stall_clients(Host(leader), late);
+                let peers = (1..=self.shape.servers).filter(|&s| s != leader).map(Host);
+                let both = |peer| [(Host(leader), peer), (peer, Host(leader))];
+                let ways = peers.flat_map(both).collect();
+                let until = self.now + self.rng.between(400_000, 1_200_000);
+                self.cut(ways, until);
+            }
             Fault::SlowNetwork => {
                 let (from, to) = (self.any_host(), self.any_host());
                 let factor = self.rng.between(2, 60);

@@ -8,7 +8,8 @@ use ogive_rpc::transport::Event as NetEvent;
 use ogive_shard::{Admin, Effect, Event, ReplicaSpec, Shard, ShardOptions};
 use ogive_store::simdisk::SimDisk;
 use ogive_store::{
-    DiskDone, DiskOp, FormatOptions, Label, OpId, Store, StoreOptions, format, write_identity,
+    DiskDone, DiskOp, FormatOptions, Label, OpId, OpenError, Store, StoreOptions, format,
+    write_identity,
 };
 use ogive_types::{ChunkserverId, ShardAddr};
 
@@ -38,7 +39,6 @@ pub(crate) struct Slot {
 
 pub(crate) struct Process {
     pub(crate) shard: Shard,
-    pub(crate) pool: Pool,
     pub(crate) clock: Clock,
     inbox: Vec<Event>,
     /// Flushes that a lying disk will report.
@@ -106,7 +106,9 @@ impl World {
         }
         self.servers.get_mut(&id).expect("a known server").up = true;
         for addr in self.addrs_of(id) {
-            self.start_shard(addr);
+            if self.servers[&id].up {
+                self.start_shard(addr); // unless the one before gave up
+            }
         }
     }
 
@@ -118,6 +120,7 @@ impl World {
         let disk = &mut self.slot(addr).disk;
         let store = match Store::open(disk, &label, addr.shard, pool.clone(), options) {
             Ok(store) => store,
+            Err(OpenError::Io { .. }) if self.chaos => return self.give_up(addr),
             Err(error) => return self.fail(format!("{addr} does not open: {error}")),
         };
         self.check_restored(addr, &store);
@@ -128,7 +131,7 @@ impl World {
         let options = ShardOptions { addr, timing, seed: self.rng.next() };
         let shard = Shard::new(options, store, clock.local(self.now));
         let (inbox, lies) = (self.wishes(addr), Vec::new());
-        let process = Process { shard, pool: pool.clone(), clock, inbox, lies, turn_at: u64::MAX };
+        let process = Process { shard, clock, inbox, lies, turn_at: u64::MAX };
         let slot = self.slot(addr);
         slot.life += 1;
         slot.process = Some(process);
@@ -271,13 +274,18 @@ impl World {
             }
             Effect::Disk(op) => self.submit(addr, op),
             Effect::Fatal(why) => {
-                self.trace(|_| format!("{addr} gives up: {why}"));
-                self.stop_server(addr.server.0, false);
-                let pause = self.rng.around(500_000);
-                let again = super::faults::Repair::Start(addr.server.0);
-                self.agenda.add(now + pause, What::Repair(again));
+                self.trace(|_| format!("{addr}: {why}"));
+                self.give_up(addr);
             }
         }
+    }
+
+    /// The process ends because of its disk, and is started again.
+    fn give_up(&mut self, addr: ShardAddr) {
+        self.stop_server(addr.server.0, false);
+        let pause = self.rng.around(500_000);
+        let again = super::faults::Repair::Start(addr.server.0);
+        self.agenda.add(self.now + pause, What::Repair(again));
     }
 
     fn submit(&mut self, addr: ShardAddr, op: DiskOp) {

@@ -44,8 +44,11 @@ impl World {
         let behind = shards.iter().find(|(_, s)| s.store().applied(id).index != last);
         behind.map(|(addr, shard)| {
             let applied = shard.store().applied(id);
-            let status = shard.core(id).map(|c| c.status(ogive_types::Time(0)));
-            format!("{addr} has applied {applied} of {last}: {status:?}")
+            let status = |s: &Shard| s.core(id).map(|c| c.status(ogive_types::Time(0)));
+            let leads = |s: &Shard| s.core(id).is_some_and(|c| c.role() == Role::Leader);
+            let leader = shards.iter().find(|(_, s)| leads(s)).and_then(|(_, s)| status(s));
+            let behind = status(shard);
+            format!("{addr} has applied {applied} of {last}: {behind:?}; its leader: {leader:?}")
         })
     }
 
