@@ -36,7 +36,10 @@ fn main() -> anyhow::Result<()> {
     for trial in 0..2 * trials {
         let leader = trial % 2 == 0;
         let gap = one(&mut cluster, leader)?;
-        println!("{:8} killed: longest gap {gap:7.1} ms", if leader { "leader" } else { "follower" });
+        println!(
+            "{:8} killed: longest gap {gap:7.1} ms",
+            if leader { "leader" } else { "follower" }
+        );
         gaps[usize::from(!leader)].push(gap);
     }
     for (name, mut gaps) in ["leader", "follower"].into_iter().zip(gaps) {

@@ -165,7 +165,7 @@ where
     let start = |reason: String| ReactorError::Start { name: name.clone(), reason };
     let executor = executor(config).map_err(|e| start(e.to_string()))?;
     let pulse = Arc::new(Pulse::default());
-    let life = executor.run(async {
+    executor.run(async {
         let background = Background::install().map_err(|e| start(e.to_string()))?;
         let outcome = async {
             // Not watched yet: opening a large device takes its time.
@@ -183,8 +183,7 @@ where
         pulse.end();
         Background::uninstall();
         outcome
-    });
-    life
+    })
 }
 
 fn executor(config: &ReactorConfig) -> Result<LocalExecutor, glommio::GlommioError<()>> {
