@@ -31,6 +31,8 @@ impl Pair {
         let (mut from, mut to) = (World::new(2 * seed), World::new(2 * seed + 1));
         from.create(ID);
         to.create(ID);
+        from.settle(); // a power cut must not take the replicas themselves
+        to.settle();
         Pair { from, to, done: 0, cut: 0 }
     }
 
