@@ -3,7 +3,9 @@
 
 use ogive_buf::{Buf, Pool};
 use ogive_store::simdisk::SimDisk;
-use ogive_store::{DiskDone, DiskOp, FormatOptions, Label, Store, StoreEvent, StoreOptions, format};
+use ogive_store::{
+    DiskDone, DiskOp, FormatOptions, Label, Store, StoreEvent, StoreOptions, format,
+};
 use ogive_types::message::Op;
 use ogive_types::{BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Index, Term, VolumeId, block_sums};
 
