@@ -1,4 +1,5 @@
 //! The calls of clients and chunkservers, against one real server.
+#![allow(clippy::unwrap_used)] // in a test a failure is a panic
 #![allow(clippy::disallowed_methods)] // Tests own clocks.
 
 mod common;

@@ -1,5 +1,6 @@
 //! Servers that are killed, stopped and restarted: what was acknowledged stays, and there is one
 //! leader.
+#![allow(clippy::unwrap_used)] // in a test a failure is a panic
 #![allow(clippy::disallowed_methods)] // Tests own clocks.
 
 mod common;

@@ -1,5 +1,6 @@
 //! The state machine under random commands: its invariants hold, epochs only grow, and it is
 //! deterministic.
+#![allow(clippy::unwrap_used)] // in a test a failure is a panic
 
 use std::collections::BTreeMap;
 
