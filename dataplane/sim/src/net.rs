@@ -287,7 +287,7 @@ impl Net {
             Item::End => {}
             Item::Frame(frame) if end.state == State::Open => {
                 end.heard = now;
-                let Some(frame) = self.receive(party, frame) else { return None };
+                let frame = self.receive(party, frame)?;
                 match frame {
                     Ok(frame) => {
                         self.counters.frames += 1;
