@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use ogive_buf::Buf;
 use ogive_store::{AppendError, DeltaCursor, DeltaScan, audit};
-use ogive_types::message::DeltaPage;
-use ogive_types::{CopysetId, Index, LogPos, Term};
+use ogive_types::message::{DeltaChunk, DeltaExtent, DeltaPage, Mapped, Op};
+use ogive_types::{ChunkId, CopysetId, Index, LogPos, Term, VolumeId, block_sums};
 
-use crate::world::World;
+use crate::model::Entry;
+use crate::world::{FIRST, World, range};
 
 const ID: CopysetId = CopysetId(1);
 
@@ -212,4 +213,33 @@ pub fn live(seed: u64, rounds: u64) -> (u64, u64) {
         pair.meet();
     }
     (pair.done, pair.cut)
+}
+
+/// A delta says that a block is trimmed; an entry from before the trim is applied only then.
+#[test]
+fn a_trim_of_a_delta_outlives_older_entries() {
+    let mut to = World::new(1);
+    to.create(ID);
+    let chunk = ChunkId { volume: VolumeId(1), number: 0 };
+    let one = range(FIRST, 1);
+    let op = Op::Write { chunk, range: one, sums: block_sums(&to.data(7, 1)) };
+    to.append(ID, Rc::new(Entry { term: Term(1), op, tag: 7 })).expect("room for one");
+    to.settle();
+    let trimmed = DeltaExtent { range: one, index: Index(2), sums: Vec::new() };
+    let page = DeltaPage {
+        term: Term(1),
+        upto: LogPos { term: Term(1), index: Index(2) },
+        base: Index(0),
+        after: None,
+        through: None,
+        chunks: vec![DeltaChunk { chunk, extents: vec![trimmed] }],
+    };
+    let token = to.fresh();
+    to.store.delta_apply(token, ID, &page, None).expect("it takes no blocks");
+    to.settle();
+    to.apply(ID, 1);
+    to.store.reset_log(token, ID, page.upto, &[]);
+    to.settle();
+    assert_eq!(to.store.mapped(ID, chunk, one), [Mapped { range: one, mapped: false }]);
+    audit(&to.store).expect("the block of the old entry is free");
 }
