@@ -90,7 +90,7 @@ pub(crate) struct Shape {
     pub(crate) volumes: u64,
     pub(crate) depth: u64,
     pub(crate) think_us: u64,
-    /// Blocks of a chunk that are written to.
+    /// Blocks that are written to, for each of the chunks.
     pub(crate) hot_blocks: u64,
     pub(crate) chunks: u64,
     pub(crate) volatile_cache: bool,
@@ -114,7 +114,7 @@ impl Shape {
             volumes: rng.between(1, 2),
             depth: rng.between(1, 8),
             think_us: rng.pick(&[500, 3_000, 20_000]),
-            hot_blocks: rng.pick(&[4, 16, 64, 600]),
+            hot_blocks: rng.pick(&[4, 16, 64, 600, 1_500]),
             chunks: rng.between(1, 4),
             volatile_cache: rng.chance(70),
             retain_entries: rng.pick(&[4, 16, 64, 16_384]),
@@ -138,6 +138,8 @@ pub enum Fault {
     PowerCut,
     /// The leader of some copyset is killed or loses its power.
     LeaderCrash,
+    /// One side of a catch-up by delta is killed, loses its power, or the connection.
+    DeltaBroken,
     /// All chunkservers lose their power at once.
     Blackout,
     /// One host cannot reach, or be reached by, the others.
@@ -167,10 +169,11 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 16] = [
+    pub(crate) const ALL: [Fault; 17] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::LeaderCrash,
+        Fault::DeltaBroken,
         Fault::Blackout,
         Fault::Isolate,
         Fault::OneWay,
@@ -190,6 +193,8 @@ impl Fault {
     pub(crate) fn mean_us(self) -> u64 {
         match self {
             Fault::Blackout | Fault::DiskError => 4_000_000,
+            // Looked for often, since deltas are short and rare.
+            Fault::DeltaBroken => 3_000,
             Fault::Reset | Fault::Stall => 150_000,
             Fault::SlowDisk | Fault::SlowNetwork | Fault::Pause => 700_000,
             _ => 1_200_000,

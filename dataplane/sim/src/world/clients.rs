@@ -8,9 +8,7 @@ use ogive_client::{
 };
 use ogive_rpc::hello::Identity;
 use ogive_rpc::transport::{CloseReason, Event as NetEvent};
-use ogive_types::{
-    BLOCK_BYTES, CHUNK_BYTES, CopysetId, Epoch, SEGMENT_BYTES, SegmentId, SessionId, VolumeId,
-};
+use ogive_types::{BLOCK_BYTES, CopysetId, Epoch, SEGMENT_BYTES, SegmentId, SessionId, VolumeId};
 
 use super::{CLUSTER, Clock, What, World, hello, short};
 use crate::limits::POOL_BYTES;
@@ -168,15 +166,13 @@ impl World {
         self.submit_op(id, op);
     }
 
-    /// Some neighbouring cells of the hot part of a chunk, most of them whole blocks.
+    /// Some neighbouring cells, most of them whole blocks.
     fn draw_cells(&mut self) -> (u64, u64) {
         let per_block = BLOCK / CELL_BYTES;
-        let region = self.rng.below(self.shape.chunks);
-        // With stripes of 64 KiB neighbouring regions lie in different chunks.
-        let stride = if self.shape.chunks == 1 { CHUNK_BYTES } else { 64 << 10 };
-        let hot = self.shape.hot_blocks.min(stride / BLOCK);
-        let blocks = self.rng.pick(&[1, 1, 1, 2, 8]).min(hot);
-        let block = self.rng.below(hot - blocks + 1) + region * (stride / BLOCK);
+        // Stripes of 64 KiB spread them over the chunks.
+        let hot = self.shape.hot_blocks * self.shape.chunks;
+        let blocks = self.rng.pick(&[1, 1, 1, 1, 2, 2, 8, 8, 60]).min(hot);
+        let block = self.rng.below(hot - blocks + 1);
         let (mut first, mut count) = (block * per_block, blocks * per_block);
         if self.rng.chance(15) {
             let skip = self.rng.below(per_block);

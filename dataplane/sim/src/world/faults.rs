@@ -1,6 +1,6 @@
 //! What goes wrong, and how it is put right again.
 
-use ogive_copyset::Role;
+use ogive_copyset::{ProgressState, Role};
 use ogive_types::VolumeId;
 
 use super::{What, World};
@@ -71,6 +71,20 @@ impl World {
                 let power = self.rng.chance(50);
                 let Some(server) = self.some_leader() else { return false };
                 return self.crash(server, power);
+            }
+            Fault::DeltaBroken => {
+                let Some((leader, follower)) = self.some_delta() else { return false };
+                match self.rng.below(8) {
+                    0 => return self.crash(leader, true),
+                    1 => return self.crash(leader, false),
+                    2 | 3 => return self.crash(follower, true),
+                    4 => return self.crash(follower, false),
+                    5 => {
+                        let (a, b) = (Host(leader), Host(follower));
+                        self.cut(vec![(a, b), (b, a)], until);
+                    }
+                    _ => return false, // let it go on
+                }
             }
             Fault::Blackout => {
                 (1..=self.shape.servers).for_each(|server| {
@@ -147,6 +161,21 @@ impl World {
         let members = self.topology.copysets[&id].clone();
         let leads = |addr| self.shard(addr)?.core(id).map(|c| c.role() == Role::Leader);
         members.into_iter().find(|&addr| leads(addr) == Some(true)).map(|addr| addr.server.0)
+    }
+
+    /// A leader and a follower between which a delta is under way.
+    fn some_delta(&self) -> Option<(u32, u32)> {
+        for (id, members) in &self.topology.copysets {
+            for &addr in members {
+                let Some(core) = self.shard(addr).and_then(|s| s.core(*id)) else { continue };
+                let status = core.status(ogive_types::Time(0));
+                let mut followers = status.followers.iter();
+                if let Some(f) = followers.find(|f| f.state == ProgressState::Delta) {
+                    return Some((addr.server.0, f.addr.server.0));
+                }
+            }
+        }
+        None
     }
 
     fn crash(&mut self, server: u32, power: bool) -> bool {

@@ -3,7 +3,7 @@
 //! | name | what |
 //! |---|---|
 //! | election safety | one leader in each term of a copyset |
-//! | leader completeness | a leader's log holds every committed entry |
+//! | leader completeness | a leader's log holds every entry committed in an older term |
 //! | state machine safety | committed entries are equal on all replicas |
 //! | commit by majority | a leader commits what a majority has promised to hold |
 //! | order of steps | applied <= persisted, applied <= commit <= end of the log |
@@ -36,7 +36,8 @@ struct Promise {
 #[derive(Default)]
 pub(crate) struct History {
     leaders: BTreeMap<(CopysetId, Term), ShardAddr>,
-    committed: BTreeMap<CopysetId, BTreeMap<Index, Term>>,
+    /// Term of each committed entry, and a term at or after the one in which it was committed.
+    committed: BTreeMap<CopysetId, BTreeMap<Index, (Term, Term)>>,
     promises: BTreeMap<(ShardAddr, CopysetId), Promise>,
 }
 
@@ -105,10 +106,10 @@ impl World {
             }
         }
         let committed = self.history.committed.entry(id).or_default();
-        for (index, term) in fresh {
-            let known = *committed.entry(index).or_insert(term);
-            if known != term {
-                return Err(format!("state machine safety: {index} is of {term}, was of {known}"));
+        for (index, of) in fresh {
+            let (known, _) = *committed.entry(index).or_insert((of, term));
+            if known != of {
+                return Err(format!("state machine safety: {index} is of {of}, was of {known}"));
             }
         }
         Ok(())
@@ -123,14 +124,16 @@ impl World {
         self.report.elections += 1;
         let core = self.shard(addr).and_then(|s| s.core(id)).ok_or("it is gone")?;
         let Some(committed) = self.history.committed.get(&id) else { return Ok(()) };
-        let lost = |(index, was): (&Index, &Term)| {
+        // An older leader may learn late that it was elected, and lack what came after it.
+        let lost = |(index, (was, committed_in)): (&Index, &(Term, Term))| {
             let here = core.term_at(*index);
-            *index > core.last().index || here.is_some_and(|is| is != *was)
+            let differs = *index > core.last().index || here.is_some_and(|is| is != *was);
+            *committed_in < term && differs
         };
         let prev = core.prev().index;
         match committed.range(prev..).find(|&entry| lost(entry)) {
             None => Ok(()),
-            Some((index, was)) => Err(format!(
+            Some((index, (was, _))) => Err(format!(
                 "leader completeness: the leader of {term} lacks {index} of {was}, its log ends \
                  at {}",
                 core.last()
@@ -169,7 +172,7 @@ impl World {
             }
             let applied = state.applied;
             let known = self.history.committed.get(&id).and_then(|c| c.get(&applied.index));
-            if known.is_some_and(|&t| t != applied.term) {
+            if known.is_some_and(|(t, _)| *t != applied.term) {
                 self.fail(format!("{id} on {addr}: applied {applied}, committed is {known:?}"));
             }
             let fresh = Promise { commit: Index(0), current_term: Term(0), ..promise };
