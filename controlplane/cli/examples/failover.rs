@@ -2,8 +2,9 @@
 //! and 10 of a follower, in turn.
 //!
 //! A cluster of real processes on this machine; the load writes to one chunk, and so to one
-//! copyset, whose leader or one of whose followers is killed with SIGKILL. Needs the release binary:
-//! `cargo build --release -p ogive --bins --examples`, then `target/release/examples/failover`.
+//! copyset, whose leader or one of whose followers is killed with SIGKILL. Needs the release
+//! binary: `cargo build --release -p ogive --bins --examples`, then
+//! `target/release/examples/failover`.
 #![allow(clippy::disallowed_methods)] // a shell: processes and waiting
 
 use std::path::PathBuf;

@@ -189,8 +189,8 @@ impl Shard {
         match call.what {
             What::Append(id) => {
                 let Some(group) = self.groups.get_mut(&id) else { return };
-                // It may have been lost because the store let go of its entries, to make room for those of other
-                // copysets: then only a delta can help this follower.
+                // It may have been lost because the store let go of its entries, to make room for
+                // those of other copysets: then only a delta can help this follower.
                 group.core.released(self.store.prev(id).index);
                 let mut effects = Vec::new();
                 group.core.on_append_lost(call.to, &mut effects);
