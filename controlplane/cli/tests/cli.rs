@@ -68,7 +68,8 @@ fn formatting() {
     let dir = scratch();
     let path = dir.path().join("device");
     fails(&ogive(&["format", text(&path)]), 2, &["--size"]);
-    let made = out(&["format", text(&path), "--size", "64MiB", "--quick", "--json"]);
+    let made =
+        out(&["format", text(&path), "--size", "64MiB", "--shards", "1", "--quick", "--json"]);
     let made: Value = serde_json::from_str(&made).unwrap();
     assert_eq!((made["shards"].as_u64(), made["log_bytes"].as_u64().is_some()), (Some(1), true));
     assert_eq!(path.metadata().unwrap().len(), 64 << 20);

@@ -76,6 +76,14 @@ impl Device {
         let fail = |why: String| StartError::Open { path: path.to_owned(), why };
         let file = DeviceFile::open(path).map_err(|e| fail(e.to_string()))?;
         let label = read_label(&file).map_err(|e| fail(e.to_string()))?;
+        if file.sector() > label.sector {
+            return Err(fail(format!(
+                "it was formatted for sectors of {} bytes and lies on a device with {}; \
+                 format it again, and let its replicas be rebuilt from their peers",
+                label.sector,
+                file.sector()
+            )));
+        }
         Ok(Device { path: path.to_owned(), file, label })
     }
 

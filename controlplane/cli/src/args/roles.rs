@@ -114,9 +114,10 @@ pub struct FormatArgs {
     /// Size of the file; needed when it does not exist yet, refused for block devices.
     #[arg(long, env = "OGIVE_FORMAT_SIZE", value_parser = parse_size, value_name = "SIZE")]
     pub size: Option<u64>,
-    /// Shards, each served by a core of its own.
-    #[arg(long, env = "OGIVE_FORMAT_SHARDS", default_value_t = 1, value_name = "N")]
-    pub shards: u16,
+    /// Shards, each served by a core of its own. By default as many as half of this machine's
+    /// cores, at most 8; the other half is for the network and for clients.
+    #[arg(long, env = "OGIVE_FORMAT_SHARDS", value_name = "N")]
+    pub shards: Option<u16>,
     /// Size of each shard's log; by default chosen by the size of the device.
     #[arg(long, env = "OGIVE_FORMAT_LOG_SIZE", value_parser = parse_size, value_name = "SIZE")]
     pub log_size: Option<u64>,

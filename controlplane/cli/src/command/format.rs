@@ -23,11 +23,16 @@ struct Formatted<'a> {
     sector_bytes: u32,
 }
 
+fn default_shards() -> u16 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 8) as u16
+}
+
 /// Formats the device and prints what it is now.
 pub fn run(args: &FormatArgs, json: bool) -> anyhow::Result<()> {
     let mut file = open(args)?;
     let options = FormatOptions {
-        shards: args.shards,
+        shards: args.shards.unwrap_or_else(default_shards),
         sector: file.sector(),
         log_bytes: args.log_size,
         uuid: Uuid::new_v4(),
