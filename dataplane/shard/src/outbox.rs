@@ -160,3 +160,23 @@ impl Outbox {
         Some((entries, payload))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ogive_types::message::Op;
+
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_a_message_follows_in_the_next() {
+        let pos = |term, index| LogPos { term: Term(term), index: Index(index) };
+        let (prev, commit) = (pos(2, 9), Index(9));
+        let batch = Batch { term: Term(3), prev, from: Index(10), count: 3, commit, sent: Time(7) };
+        let entries = [2, 3].map(|term| Entry { term: Term(term), op: Op::Noop });
+        let rest = batch.behind(&entries).expect("one entry is left");
+        assert_eq!((rest.prev, rest.from, rest.count), (pos(3, 11), Index(12), 1));
+        let whole = Batch { count: 2, ..batch };
+        assert!(whole.behind(&entries).is_none(), "nothing is left");
+        assert!(Batch { count: 0, ..batch }.behind(&[]).is_none(), "a probe is sent once");
+    }
+}

@@ -557,3 +557,16 @@ fn core_hard(hard: ogive_store::HardState) -> ogive_copyset::HardState {
 fn store_hard(hard: ogive_copyset::HardState) -> ogive_store::HardState {
     ogive_store::HardState { term: hard.term, voted_for: hard.voted_for }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_rounded_up_to_the_grid_and_never_stays_never() {
+        assert_eq!(on_grid(Time(0)), Time(0));
+        assert_eq!(on_grid(Time(1)), Time(10_000));
+        assert_eq!(on_grid(Time(10_000)), Time(10_000));
+        assert_eq!(on_grid(Time::NEVER), Time::NEVER);
+    }
+}

@@ -114,7 +114,7 @@ impl Shape {
             volumes: rng.between(1, 2),
             depth: rng.between(1, 8),
             think_us: rng.pick(&[500, 3_000, 20_000]),
-            hot_blocks: rng.pick(&[4, 16, 64, 600, 1_500]),
+            hot_blocks: rng.pick(&[1, 2, 4, 4, 16, 64, 600, 1_500]),
             chunks: rng.between(1, 4),
             volatile_cache: rng.chance(70),
             retain_entries: rng.pick(&[4, 16, 64, 16_384]),
