@@ -77,7 +77,8 @@ fn forged_appends_are_found() {
 
 #[test]
 fn requests_of_dead_connections_are_found() {
-    assert!(found(Mutant::LieIncarnation, 1..=100).is_some());
+    // One seed in a hundred or so finds it; these save the time of the others before them.
+    assert!(found(Mutant::LieIncarnation, 29..=60).is_some());
 }
 
 /// Needs a leader that is replaced, leads again, and hears a late request before anything newer of
