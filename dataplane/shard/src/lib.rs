@@ -17,6 +17,7 @@
 
 mod calls;
 mod delta;
+mod effects;
 mod event;
 mod group;
 mod io;

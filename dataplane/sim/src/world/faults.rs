@@ -60,37 +60,64 @@ impl World {
         }
     }
 
+    /// Brings a fault about; false when there is nothing that it could befall.
     fn do_fault(&mut self, fault: Fault) -> bool {
         let until = self.now + self.rng.around(800_000);
         match fault {
-            Fault::Kill | Fault::PowerCut => {
-                let server = self.any_server();
-                return self.crash(server, fault == Fault::PowerCut);
-            }
+            Fault::Kill
+            | Fault::PowerCut
+            | Fault::LeaderCrash
+            | Fault::DeltaBroken
+            | Fault::Blackout => self.crash_fault(fault, until),
+            Fault::Isolate
+            | Fault::OneWay
+            | Fault::Reset
+            | Fault::Stall
+            | Fault::LateRequests
+            | Fault::SlowNetwork => self.net_fault(fault, until),
+            _ => self.host_fault(fault, until),
+        }
+    }
+
+    /// Servers that end.
+    fn crash_fault(&mut self, fault: Fault, until: u64) -> bool {
+        match fault {
             Fault::LeaderCrash => {
                 let power = self.rng.chance(50);
                 let Some(server) = self.some_leader() else { return false };
-                return self.crash(server, power);
+                self.crash(server, power)
             }
             Fault::DeltaBroken => {
                 let Some((leader, follower)) = self.some_delta() else { return false };
                 match self.rng.below(8) {
-                    0 => return self.crash(leader, true),
-                    1 => return self.crash(leader, false),
-                    2 | 3 => return self.crash(follower, true),
-                    4 => return self.crash(follower, false),
+                    0 => self.crash(leader, true),
+                    1 => self.crash(leader, false),
+                    2 | 3 => self.crash(follower, true),
+                    4 => self.crash(follower, false),
                     5 => {
                         let (a, b) = (Host(leader), Host(follower));
                         self.cut(vec![(a, b), (b, a)], until);
+                        true
                     }
-                    _ => return false, // let it go on
+                    _ => false, // let it go on
                 }
             }
             Fault::Blackout => {
                 (1..=self.shape.servers).for_each(|server| {
                     self.crash(server, true);
                 });
+                true
             }
+            _ => {
+                let server = self.any_server();
+                self.crash(server, fault == Fault::PowerCut)
+            }
+        }
+    }
+
+    /// Links that are cut, slow or reset.
+    fn net_fault(&mut self, fault: Fault, until: u64) -> bool {
+        match fault {
             Fault::Isolate => {
                 let leader = self.some_leader().map(Host).filter(|_| self.rng.chance(50));
                 let host = leader.unwrap_or_else(|| self.any_host());
@@ -117,12 +144,19 @@ impl World {
                 let until = self.now + self.rng.between(400_000, 1_200_000);
                 self.cut(ways, until);
             }
-            Fault::SlowNetwork => {
+            _ => {
                 let (from, to) = (self.any_host(), self.any_host());
                 let factor = self.rng.between(2, 60);
                 self.net.slow(from, to, factor);
                 self.agenda.add(until, What::Repair(Repair::NormalNetwork(from, to)));
             }
+        }
+        true
+    }
+
+    /// Disks, clocks, clients and the metadata servers.
+    fn host_fault(&mut self, fault: Fault, until: u64) -> bool {
+        match fault {
             Fault::SlowDisk => {
                 let id = self.any_server();
                 let factor = self.rng.between(2, 80);
@@ -147,7 +181,7 @@ impl World {
                 }
                 self.attach(volume);
             }
-            Fault::MetadataDown => {
+            _ => {
                 self.metadata_down = true;
                 self.agenda.add(until, What::Repair(Repair::MetadataUp));
             }
