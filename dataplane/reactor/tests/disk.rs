@@ -1,6 +1,5 @@
 //! The disk ring against real files.
 #![allow(clippy::unwrap_used)] // in a test a failure is a panic
-
 #![allow(clippy::disallowed_methods, reason = "these tests are about real files")]
 
 use std::fs::{File, OpenOptions};

@@ -1,6 +1,5 @@
 //! Reactors on real threads: no lost wake-up, timers, background tasks, starting and ending.
 #![allow(clippy::unwrap_used)] // in a test a failure is a panic
-
 #![allow(clippy::disallowed_methods, reason = "these tests are about threads and sleep")]
 
 mod common;

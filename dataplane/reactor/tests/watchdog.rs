@@ -1,7 +1,6 @@
 //! The watchdog ends a process whose reactor hangs, and only then. Each case runs in a child: this
 //! test's own binary.
 #![allow(clippy::unwrap_used)] // in a test a failure is a panic
-
 #![allow(clippy::disallowed_methods, reason = "these tests are about threads and sleep")]
 
 mod common;
