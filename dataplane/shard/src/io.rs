@@ -65,13 +65,7 @@ impl Shard {
     ) -> Result<(), IoError> {
         let copyset = request.copyset;
         self.check(copyset, &request.fence)?;
-        let fence = request.fence;
-        if fence.epoch > self.epoch_of(copyset, fence.volume) {
-            let op = Op::Fence { volume: fence.volume, epoch: fence.epoch };
-            self.propose(copyset, op, None, None, now)?;
-            let group = self.groups.get_mut(&copyset).ok_or(IoError::NoCopyset)?;
-            group.fences.insert(fence.volume, (fence.epoch, group.core.last().index));
-        }
+        self.make_known(copyset, request.fence, now)?;
         match request.op {
             IoOp::Write { chunk, range, sums } => {
                 let payload = payload.ok_or(IoError::Malformed)?;
@@ -96,6 +90,17 @@ impl Shard {
                 self.read(copyset, token, (chunk, range), Query::Map, now, out)
             }
         }
+    }
+
+    /// Proposes an epoch that is newer than the replicated one.
+    fn make_known(&mut self, copyset: CopysetId, fence: Fence, now: Time) -> Result<(), IoError> {
+        if fence.epoch > self.epoch_of(copyset, fence.volume) {
+            let op = Op::Fence { volume: fence.volume, epoch: fence.epoch };
+            self.propose(copyset, op, None, None, now)?;
+            let group = self.groups.get_mut(&copyset).ok_or(IoError::NoCopyset)?;
+            group.fences.insert(fence.volume, (fence.epoch, group.core.last().index));
+        }
+        Ok(())
     }
 
     fn check(&mut self, copyset: CopysetId, fence: &Fence) -> Result<(), IoError> {

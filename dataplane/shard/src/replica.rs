@@ -4,8 +4,9 @@ use ogive_buf::Buf;
 use ogive_copyset::{AppendMeta, Appending};
 use ogive_rpc::hello::Identity;
 use ogive_rpc::transport::{ConnId, Incoming};
+use ogive_store::Store;
 use ogive_types::message::{
-    Append, HeartbeatReply, Op, ReplicaReply, ReplicaRequest, decode, encode,
+    Append, Entry, HeartbeatReply, Op, ReplicaReply, ReplicaRequest, decode, encode,
 };
 use ogive_types::{CopysetId, Index, ShardAddr, Term, Time, block_sums};
 
@@ -126,14 +127,8 @@ impl Shard {
                 }
                 let first = Index(append.prev.index.0 + 1 + skip as u64);
                 let new = append.entries.into_iter().zip(data).skip(skip);
-                for ((entry, data), index) in new.zip(first.0..) {
-                    let added = self.store.append(id, Index(index), entry.term, entry.op, data);
-                    if let Err(error) = added {
-                        tracing::warn!(copyset = %id, %error, "append refused by the store");
-                        self.store.truncate_from(id, first);
-                        group.core.on_append_failed(token.0, &mut effects);
-                        break;
-                    }
+                if !keep_entries(&mut self.store, id, first, new) {
+                    group.core.on_append_failed(token.0, &mut effects);
                 }
             }
         }
@@ -200,6 +195,23 @@ impl Shard {
             What::Vote(_) | What::Heartbeats | What::TimeoutNow(_) => {}
         }
     }
+}
+
+/// Appends entries from `first` on; none of them, and false, when the store refuses one.
+fn keep_entries(
+    store: &mut Store,
+    id: CopysetId,
+    first: Index,
+    new: impl Iterator<Item = (Entry, Option<Buf>)>,
+) -> bool {
+    for ((entry, data), index) in new.zip(first.0..) {
+        if let Err(error) = store.append(id, Index(index), entry.term, entry.op, data) {
+            tracing::warn!(copyset = %id, %error, "append refused by the store");
+            store.truncate_from(id, first);
+            return false;
+        }
+    }
+    true
 }
 
 /// The data of each entry, checked against its checksums; `None` when something does not match.

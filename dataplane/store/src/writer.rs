@@ -2,7 +2,7 @@
 //! persisted.
 //!
 //! ```text
-//! record ─▶ pending ─seal─▶ batch: log write and data writes in flight ─▶ written ─flush─▶ persisted
+//! record ─▶ pending ─seal─▶ batch: log and data writes in flight ─▶ written ─flush─▶ persisted
 //! ```
 //!
 //! - Records that come while a log write is in flight share the next one.

@@ -35,6 +35,16 @@ pub fn human(s: &ClusterStatus) -> String {
         table.row([m.node_id.to_string(), m.address.clone(), role.to_owned(), state]);
     }
     let _ = write!(out, "\n{table}");
+    let _ = write!(out, "\n{}", chunkservers(s));
+    let _ = writeln!(out, "\ncopysets  {}", copysets(s));
+    for c in s.copysets.iter().filter(|c| c.health != Health::Healthy) {
+        let _ = writeln!(out, "  {}: {}", c.id, c.reason);
+    }
+    let _ = write!(out, "\n{}", volume::list(&s.volumes));
+    out
+}
+
+fn chunkservers(s: &ClusterStatus) -> Table {
     let mut table = Table::new(&[
         "chunkserver",
         "zone",
@@ -57,17 +67,15 @@ pub fn human(s: &ClusterStatus) -> String {
             c.leaders.to_string(),
         ]);
     }
-    let _ = write!(out, "\n{table}");
+    table
+}
+
+/// How many copysets are in each state.
+fn copysets(s: &ClusterStatus) -> String {
     let count = |h: Health| s.copysets.iter().filter(|c| c.health == h).count();
     let all = [Health::Healthy, Health::Degraded, Health::Unavailable, Health::Unknown];
     let each =
         all.iter().filter(|&&h| count(h) > 0).map(|&h| format!("{} {}", count(h), of_health(h)));
     let each = each.collect::<Vec<_>>().join(", ");
-    let each = if each.is_empty() { "none yet".to_owned() } else { each };
-    let _ = writeln!(out, "\ncopysets  {each}");
-    for c in s.copysets.iter().filter(|c| c.health != Health::Healthy) {
-        let _ = writeln!(out, "  {}: {}", c.id, c.reason);
-    }
-    let _ = write!(out, "\n{}", volume::list(&s.volumes));
-    out
+    if each.is_empty() { "none yet".to_owned() } else { each }
 }
