@@ -28,7 +28,7 @@ build: ## Builds the release binary
 	$(CARGO) build --release --bin ogive
 
 test: ## Installs the tests' tools and runs all tests
-	@.ci/jobs tools unit doctest build sim-smoke crash interop-nbd fs-on-volume cluster
+	@.ci/jobs tools unit doctest build sim-smoke crash interop-nbd fs-on-volume cluster command-line
 
 lint: ## Format, clippy, tidy tests, dependency checks
 	@.ci/jobs lint tidy dependencies
