@@ -2,19 +2,11 @@
 
 use ogive_types::message::{AppendReply, Heartbeat, Vote, VoteReply};
 use ogive_types::{Index, LogPos, ShardAddr, Term, Time};
-use serde::{Deserialize, Serialize};
 
 use crate::election::Role;
 use crate::terms::TermRun;
 
-/// What a replica must not forget between two votes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HardState {
-    /// The newest term that it answered in.
-    pub term: Term,
-    /// Whom it voted for in that term.
-    pub voted_for: Option<ShardAddr>,
-}
+pub use ogive_types::HardState;
 
 /// What the store found when the replica started. All default for a new replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -40,7 +40,7 @@ impl Shard {
 
     fn run_effect(&mut self, id: CopysetId, effect: CoreEffect, now: Time, out: &mut Vec<Effect>) {
         match effect {
-            CoreEffect::SaveHardState(hard) => self.store.save_hard_state(id, store_hard(hard)),
+            CoreEffect::SaveHardState(hard) => self.store.save_hard_state(id, hard),
             CoreEffect::SendVote { to, vote } => {
                 let call = PeerCall { to, what: What::Vote(id) };
                 self.peers.call(call, &ReplicaRequest::Vote(id, vote), Vec::new(), now, out);
@@ -141,8 +141,4 @@ impl Shard {
         let leader = group.core.leader();
         self.refuse(token, IoError::NotLeader { leader }, out);
     }
-}
-
-fn store_hard(hard: ogive_copyset::HardState) -> ogive_store::HardState {
-    ogive_store::HardState { term: hard.term, voted_for: hard.voted_for }
 }

@@ -284,7 +284,7 @@ impl Shard {
             seed: self.options.seed ^ (u64::from(id.0) << 32),
         };
         let restored = Restored {
-            hard: core_hard(state.hard),
+            hard: state.hard,
             terms: self
                 .store
                 .terms(id)
@@ -313,7 +313,7 @@ impl Shard {
             }
             StoreEvent::HardState { copyset, hard } => {
                 let Some(group) = self.groups.get_mut(&copyset) else { return };
-                group.core.hard_state_persisted(core_hard(hard), &mut self.core_effects);
+                group.core.hard_state_persisted(hard, &mut self.core_effects);
                 self.run_core(copyset, now, out);
             }
             StoreEvent::ReadDone { token, result } => {
@@ -422,10 +422,6 @@ impl Shard {
 pub(crate) fn on_grid(time: Time) -> Time {
     let grid = TIMER_GRID.as_micros() as u64;
     time.0.checked_next_multiple_of(grid).map_or(Time::NEVER, Time)
-}
-
-fn core_hard(hard: ogive_store::HardState) -> ogive_copyset::HardState {
-    ogive_copyset::HardState { term: hard.term, voted_for: hard.voted_for }
 }
 
 #[cfg(test)]

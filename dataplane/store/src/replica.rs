@@ -10,14 +10,7 @@ use crate::map::{Map, Mapping};
 use crate::record::Extent;
 use crate::writer::Seq;
 
-/// What a replica must not forget between two votes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HardState {
-    /// The newest term that it answered in.
-    pub term: Term,
-    /// Whom it voted for in that term.
-    pub voted_for: Option<ShardAddr>,
-}
+pub use ogive_types::HardState;
 
 /// An entry of the retained log.
 #[derive(Clone, Debug)]

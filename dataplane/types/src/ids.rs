@@ -108,3 +108,12 @@ impl fmt::Display for LogPos {
         write!(f, "{}{}", self.index, self.term)
     }
 }
+
+/// What a replica must not forget between two votes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardState {
+    /// The newest term that it answered in.
+    pub term: Term,
+    /// Whom it voted for in that term.
+    pub voted_for: Option<ShardAddr>,
+}

@@ -12,8 +12,8 @@ pub mod units;
 
 pub use checksum::{BlockSum, block_sum, block_sums};
 pub use ids::{
-    ChunkId, ChunkserverId, ClusterId, CopysetId, Epoch, Incarnation, Index, LogPos, SegmentId,
-    SessionId, ShardAddr, Term, VolumeId,
+    ChunkId, ChunkserverId, ClusterId, CopysetId, Epoch, HardState, Incarnation, Index, LogPos,
+    SegmentId, SessionId, ShardAddr, Term, VolumeId,
 };
 pub use layout::{ChunkSpan, Layout};
 pub use time::Time;
