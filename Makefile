@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# Arguments of `make demo`, `make bench`; for example: make demo ARGS=--keep
+# Arguments of `make demo` and `make bench`; for example: make demo ARGS=--keep
 ARGS ?=
 # Seconds of `make sim`.
 SECONDS_SIM ?= 30
@@ -33,8 +33,8 @@ test: ## Installs the tests' tools and runs all tests
 lint: ## Format, clippy, tidy tests, dependency checks
 	@.ci/jobs lint tidy dependencies
 
-bench: build ## Benchmark of a volume: make bench ARGS="--uri nbd://HOST:PORT/NAME --depth 32"
-	$(TARGET)/release/ogive bench volume $(ARGS)
+bench: build ## A volume of three replicas beside single copies, in one run
+	@bench/volume.sh $(ARGS)
 
 sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
 	$(CARGO) run --release -q -p ogive-sim --bin ogive-sim -- --seconds $(SECONDS_SIM) $(ARGS)
