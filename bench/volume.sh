@@ -38,8 +38,8 @@ raw() { # rw depth extra...
         --ioengine=io_uring --runtime=3 --time_based --output-format=json "$@" | python3 -c 'import json,sys
 j = json.load(sys.stdin)["jobs"][0]
 o = j["read"] if j["read"]["total_ios"] else j["write"]
-sync = j["sync"]["lat_ns"]["mean"] if j["sync"]["total_ios"] else 0
-print(round(o["iops"]), round((o["lat_ns"]["mean"] + sync) / 1000))'
+# A flush is a separate operation to fio: what a write takes with it follows from the rate.
+print(round(o["iops"]), round(int(sys.argv[1]) * 1e6 / o["iops"]))' "$depth"
 }
 
 for round in $(seq "$rounds"); do
@@ -62,7 +62,9 @@ seen = {}
 for line in open(sys.argv[1]):
     what, who, iops, mean = line.split()
     seen.setdefault((what, who), []).append((int(iops), int(mean)))
-print(f"{'4 KiB random':12} {'system':20} {'IOPS':>8} {'mean us':>8}   (medians of {len(next(iter(seen.values())))} rounds)")
+rounds = len(next(iter(seen.values())))
+print(f"{'4 KiB random':12} {'system':20} {'IOPS':>8} {'mean us':>8}   (medians of {rounds} rounds)")
 for (what, who), runs in seen.items():
-    print(f"{what:12} {who:20} {statistics.median(r[0] for r in runs):8.0f} {statistics.median(r[1] for r in runs):8.0f}")
+    iops, mean = (statistics.median(run[i] for run in runs) for i in (0, 1))
+    print(f"{what:12} {who:20} {iops:8.0f} {mean:8.0f}")
 PY

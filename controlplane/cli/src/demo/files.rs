@@ -56,6 +56,8 @@ impl Files {
         let args = ["-q", "-F", "-t", "ext4", "-b", "4096", "-i", "4096", "-d"];
         let args = [&args[..], &[text(&tree)?, text(&image)?, &size]].concat();
         tools.run("mke2fs", &args)?;
+        // On the disk now, so that the kernel does not write it back while the volume is measured.
+        tree::sync(&image).context("cannot sync the image")?;
         let image_sum = tree::sha256(&image, |n| progress.say(format!("{} hashed", bytes(n))))?;
         progress.done(&format!("{}, SHA-256 {}…", bytes(image_bytes), &hex(&image_sum)[..16]));
         Ok(Files { tree, manifest, image, image_bytes, image_sum })

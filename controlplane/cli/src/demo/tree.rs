@@ -135,6 +135,11 @@ fn read(path: &Path) -> io::Result<Option<Entry>> {
     })
 }
 
+/// Waits until a file is on its disk.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// SHA-256 of a file; `seen` is told how many bytes were read.
 pub fn sha256(path: &Path, mut seen: impl FnMut(u64)) -> io::Result<[u8; 32]> {
     let mut file = File::open(path)?;
