@@ -13,6 +13,7 @@ mod tree;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -51,7 +52,10 @@ pub fn run(args: &DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
     check_host(args, &dir)?;
     clean_on_interrupt(&dir)?;
     // Whatever fails stops all processes; the logs stay for whoever wants to know more.
-    let left = |_: &_| eprintln!("logs are in {}/log until the next demo", dir.display());
+    let left = |_: &_| {
+        leave_to_the_interrupt();
+        eprintln!("logs are in {}/log until the next demo", dir.display());
+    };
     let mut cluster = create(args, &dir).inspect_err(left)?;
     let outcome = work(args, &tools, &mut cluster, start).inspect_err(left)?;
     let go_on = how_to_go_on(&cluster);
@@ -104,10 +108,22 @@ fn check_host(args: &DemoArgs, dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Set as soon as an interrupt begins to clean up.
+static INTERRUPTING: AtomicBool = AtomicBool::new(false);
+
+/// While an interrupt ends the processes, the demo sees them fail. That is no failure to report: the
+/// interrupt cleans up and ends this process too.
+fn leave_to_the_interrupt() {
+    while INTERRUPTING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 /// Ctrl-C and SIGTERM end every process of the demo and remove its directory.
 fn clean_on_interrupt(dir: &Path) -> anyhow::Result<()> {
     let dir = dir.to_owned();
     crate::progress::on_stop(move |signal| {
+        INTERRUPTING.store(true, Ordering::SeqCst);
         eprintln!("\n{signal}: stopping the cluster and removing {}", dir.display());
         let _nothing_starts_now = local::freeze();
         let cleaned = match LocalCluster::left_in(&dir) {
