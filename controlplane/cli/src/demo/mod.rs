@@ -111,8 +111,8 @@ fn check_host(args: &DemoArgs, dir: &Path) -> anyhow::Result<()> {
 /// Set as soon as an interrupt begins to clean up.
 static INTERRUPTING: AtomicBool = AtomicBool::new(false);
 
-/// While an interrupt ends the processes, the demo sees them fail. That is no failure to report: the
-/// interrupt cleans up and ends this process too.
+/// While an interrupt ends the processes, the demo sees them fail. That is no failure to report:
+/// the interrupt cleans up and ends this process too.
 fn leave_to_the_interrupt() {
     while INTERRUPTING.load(Ordering::SeqCst) {
         std::thread::park();
