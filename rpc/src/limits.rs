@@ -17,6 +17,9 @@ pub const TOKEN_BYTES_MAX: usize = 2 << 10;
 /// Longest body of a GOODBYE: a code and a sentence.
 pub const GOODBYE_BODY_BYTES_MAX: usize = 512;
 
+/// Longest address of a lane: a UCX worker with a dozen devices takes under 1 KiB.
+pub const LANE_ADDRESS_BYTES_MAX: usize = 4 << 10;
+
 /// Requests in flight on one connection, whatever the peer grants: a deeper queue only adds delay,
 /// and the tracker's memory stays bounded.
 pub const REQUESTS_PER_CONN_MAX: u32 = 4096;

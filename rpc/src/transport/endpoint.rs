@@ -1,20 +1,27 @@
-//! Where a peer listens, as text.
+//! Where a peer is met, and what it offers there, as text.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// Where a peer listens: `tcp:HOST:PORT` (other schemes come with other transports).
+use super::Path;
+
+/// Where a peer is met over TCP, and the paths that it offers: `PATH[,PATH..]:HOST:PORT`, best
+/// path first, as `rdma,shm,tcp:10.0.0.1:7001` or `tcp:[::1]:7001`.
 ///
 /// `HOST` is an address, IPv6 in brackets. Names are resolved before use, with
-/// [`Endpoint::resolve`], because a polled transport must not wait for a name server.
+/// [`Endpoint::resolve`], because a polled transport must not wait for a name server. Paths that
+/// this release does not know are passed over, for a newer peer may offer them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Endpoint(pub String);
 
 /// Why a text is not an endpoint that can be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    /// No scheme, or one that this build does not have.
-    #[error("endpoint `{0}` does not start with `tcp:`; write tcp:127.0.0.1:7001")]
+    /// No paths, or none that this release knows.
+    #[error(
+        "endpoint `{0}` does not start with a path (rdma, shm, tcp); write tcp:127.0.0.1:7001 or \
+         rdma,shm,tcp:127.0.0.1:7001"
+    )]
     Scheme(String),
     /// No port, or not a number up to 65535.
     #[error("endpoint `{0}` has no valid port; write tcp:127.0.0.1:7001 or tcp:[::1]:7001")]
@@ -33,14 +40,29 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// The endpoint of a TCP address.
-    pub fn tcp(addr: SocketAddr) -> Endpoint {
-        Endpoint(format!("tcp:{addr}"))
+    /// The endpoint that is met at `addr` and offers `paths`. Panics when there are none.
+    pub fn new(paths: &[Path], addr: SocketAddr) -> Endpoint {
+        let names: Vec<&str> = paths.iter().map(|path| path.name()).collect();
+        Endpoint::from_parts(&names.join(","), addr)
     }
 
-    /// The address in a `tcp:` endpoint.
-    pub fn tcp_addr(&self) -> Result<SocketAddr, EndpointError> {
-        let rest = self.tcp_part()?;
+    /// The endpoint of a TCP address.
+    pub fn tcp(addr: SocketAddr) -> Endpoint {
+        Endpoint::new(&[Path::Tcp], addr)
+    }
+
+    /// The paths that it offers and this release knows, best first.
+    pub fn paths(&self) -> Result<Vec<Path>, EndpointError> {
+        let (scheme, _) = self.parts()?;
+        let mut paths: Vec<Path> = known(scheme).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        Ok(paths)
+    }
+
+    /// The address at which it is met over TCP, whatever the path taken then.
+    pub fn addr(&self) -> Result<SocketAddr, EndpointError> {
+        let (_, rest) = self.parts()?;
         if let Ok(addr) = rest.parse() {
             return Ok(addr);
         }
@@ -52,23 +74,41 @@ impl Endpoint {
         }
     }
 
-    /// Endpoints with the addresses of the name in this one; itself when it has an address already.
-    /// Asks the system's resolver, so it may block for seconds: call it outside of the loops.
+    /// The same as [`Endpoint::addr`].
+    pub fn tcp_addr(&self) -> Result<SocketAddr, EndpointError> {
+        self.addr()
+    }
+
+    /// Endpoints with the addresses of the name in this one and the same paths; itself when it has
+    /// an address already. Asks the system's resolver, so it may block for seconds: call it outside
+    /// of the loops.
     pub fn resolve(&self) -> Result<Vec<Endpoint>, EndpointError> {
-        match self.tcp_addr() {
+        match self.addr() {
             Err(EndpointError::Host(_)) => {}
             Err(error) => return Err(error),
             Ok(_) => return Ok(vec![self.clone()]),
         }
         let unresolved = |why: String| EndpointError::Unresolved { endpoint: self.0.clone(), why };
-        let addrs = self.tcp_part()?.to_socket_addrs().map_err(|e| unresolved(e.to_string()))?;
-        let found: Vec<Endpoint> = addrs.map(Endpoint::tcp).collect();
+        let (scheme, rest) = self.parts()?;
+        let addrs = rest.to_socket_addrs().map_err(|e| unresolved(e.to_string()))?;
+        let found: Vec<Endpoint> = addrs.map(|addr| Endpoint::from_parts(scheme, addr)).collect();
         if found.is_empty() { Err(unresolved("no address".into())) } else { Ok(found) }
     }
 
-    fn tcp_part(&self) -> Result<&str, EndpointError> {
-        self.0.strip_prefix("tcp:").ok_or_else(|| EndpointError::Scheme(self.0.clone()))
+    fn from_parts(scheme: &str, addr: SocketAddr) -> Endpoint {
+        assert!(!scheme.is_empty(), "an endpoint offers a path");
+        Endpoint(format!("{scheme}:{addr}"))
     }
+
+    /// The paths, and where it is met; at least one path is known.
+    fn parts(&self) -> Result<(&str, &str), EndpointError> {
+        let parts = self.0.split_once(':').filter(|(scheme, _)| known(scheme).next().is_some());
+        parts.ok_or_else(|| EndpointError::Scheme(self.0.clone()))
+    }
+}
+
+fn known(scheme: &str) -> impl Iterator<Item = Path> {
+    scheme.split(',').filter_map(|name| name.parse().ok())
 }
 
 impl fmt::Display for Endpoint {
@@ -82,7 +122,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<SocketAddr, EndpointError> {
-        Endpoint(text.into()).tcp_addr()
+        Endpoint(text.into()).addr()
+    }
+
+    fn paths(text: &str) -> Result<Vec<Path>, EndpointError> {
+        Endpoint(text.into()).paths()
     }
 
     #[test]
@@ -91,23 +135,39 @@ mod tests {
             let addr = parse(text).expect("valid");
             assert_eq!(Endpoint::tcp(addr).to_string(), text);
         }
+        let text = "rdma,shm,tcp:[::1]:7001";
+        let addr = parse(text).expect("valid");
+        assert_eq!(Endpoint::new(&Path::ALL, addr).to_string(), text);
+    }
+
+    #[test]
+    fn paths_are_those_that_are_known_best_first() {
+        assert_eq!(paths("tcp:127.0.0.1:1"), Ok(vec![Path::Tcp]));
+        assert_eq!(paths("rdma,shm,tcp:127.0.0.1:1"), Ok(Path::ALL.to_vec()));
+        assert_eq!(paths("tcp,rdma,tcp:127.0.0.1:1"), Ok(vec![Path::Rdma, Path::Tcp]));
+        assert_eq!(paths("cxl,shm:127.0.0.1:1"), Ok(vec![Path::Shm]), "a newer peer");
+        for none in ["cxl:127.0.0.1:1", ":127.0.0.1:1", "", "tcp", " tcp:127.0.0.1:1"] {
+            assert_eq!(paths(none), Err(EndpointError::Scheme(none.into())));
+        }
     }
 
     #[test]
     fn errors_name_what_is_wrong() {
         assert!(matches!(parse("127.0.0.1:7001"), Err(EndpointError::Scheme(_))));
-        assert!(matches!(parse("rdma:127.0.0.1:7001"), Err(EndpointError::Scheme(_))));
+        assert!(matches!(parse("tpc:127.0.0.1:7001"), Err(EndpointError::Scheme(_))));
         assert!(matches!(parse("tcp:127.0.0.1"), Err(EndpointError::Port(_))));
         assert!(matches!(parse("tcp:127.0.0.1:70000"), Err(EndpointError::Port(_))));
         assert!(matches!(parse("tcp::7001"), Err(EndpointError::Port(_))));
         assert!(matches!(parse("tcp:"), Err(EndpointError::Port(_))));
-        assert!(matches!(parse("tcp:localhost:7001"), Err(EndpointError::Host(_))));
+        assert!(matches!(parse("shm,tcp:localhost:7001"), Err(EndpointError::Host(_))));
     }
 
     #[test]
-    fn names_are_resolved_on_request() {
-        let found = Endpoint("tcp:localhost:7001".into()).resolve().expect("every host has it");
-        assert!(found.iter().all(|e| e.tcp_addr().is_ok_and(|a| a.ip().is_loopback())));
+    fn names_are_resolved_on_request_and_the_paths_stay() {
+        let named = Endpoint("cxl,shm,tcp:localhost:7001".into());
+        let found = named.resolve().expect("every host has it");
+        assert!(found.iter().all(|e| e.addr().is_ok_and(|a| a.ip().is_loopback())));
+        assert!(found.iter().all(|e| e.0.starts_with("cxl,shm,tcp:")));
         let same = Endpoint("tcp:[::1]:7001".into());
         assert_eq!(same.resolve(), Ok(vec![same.clone()]));
     }

@@ -1,10 +1,21 @@
 //! Transports: how frames get from one process to another. One trait, polled by the reactor of the
 //! owning thread.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`net`] | [`net::NetTransport`], which owners use: meets over TCP, then takes the best path |
+//! | [`tcp`] | TCP, always there |
+//! | [`lane`] | what a faster path is to `net` |
+//! | `path`, `endpoint` | the names of the paths; where a peer is met and what it offers |
 
 mod endpoint;
+pub mod lane;
+pub mod net;
+mod path;
 pub mod tcp;
 
 pub use endpoint::{Endpoint, EndpointError};
+pub use path::{Path, PathChoice, PathStats, UnknownPath};
 
 use ogive_buf::Buf;
 use ogive_types::Time;
@@ -130,6 +141,13 @@ pub trait Transport {
     /// events that are already known).
     fn next_deadline(&self) -> Time;
 
-    /// A descriptor that is readable whenever `poll` would find something.
+    /// Arms the descriptor; called before each sleep on it, after the last `poll`. False when
+    /// something came meanwhile: poll again before sleeping.
+    fn prepare_sleep(&mut self) -> bool {
+        true
+    }
+
+    /// A descriptor that is readable whenever `poll` would find something, once `prepare_sleep`
+    /// returned true.
     fn wake_fd(&self) -> std::os::fd::RawFd;
 }
