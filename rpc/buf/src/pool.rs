@@ -98,6 +98,11 @@ impl Pool {
         self.shared.borrow().arenas.len()
     }
 
+    /// True when `other` is a handle to the same pool, so that their [`ArenaId`]s mean the same.
+    pub fn is_same(&self, other: &Pool) -> bool {
+        Rc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Current use.
     pub fn stats(&self) -> PoolStats {
         let shared = self.shared.borrow();
@@ -171,11 +176,24 @@ fn class_of(len: usize) -> usize {
 }
 
 /// One allocation; goes back to the pool when the last handle is dropped.
-struct Block {
+pub(crate) struct Block {
     pool: Rc<RefCell<Shared>>,
     place: Place,
     class: usize,
     start: NonNull<u8>,
+}
+
+impl Block {
+    pub(crate) fn arena(&self) -> ArenaId {
+        self.place.arena
+    }
+
+    /// The byte at `offset`, which may also be the one past the end.
+    pub(crate) fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset <= ALIGN << self.class);
+        // SAFETY: inside the block, or just past it.
+        unsafe { self.start.as_ptr().add(offset) }
+    }
 }
 
 impl Drop for Block {
@@ -207,7 +225,11 @@ impl BufMut {
 
     /// The arena it lies in, for operations on registered memory.
     pub fn arena(&self) -> ArenaId {
-        self.block.place.arena
+        self.block.arena()
+    }
+
+    pub(crate) fn into_block(self) -> Block {
+        self.block
     }
 }
 
@@ -249,7 +271,12 @@ impl Buf {
 
     /// The arena it lies in, for operations on registered memory.
     pub fn arena(&self) -> ArenaId {
-        self.block.place.arena
+        self.block.arena()
+    }
+
+    /// The first `len` bytes of a block that nobody writes to any more.
+    pub(crate) fn whole(block: Rc<Block>, len: usize) -> Buf {
+        Buf { block, range: 0..len as u32 }
     }
 }
 
@@ -299,6 +326,7 @@ mod tests {
         drop(bufs);
         assert_eq!(pool.stats().used_bytes, 0);
         assert_eq!(pool.arena_count(), 2);
+        assert!(pool.is_same(&pool.clone()) && !pool.is_same(&Pool::new(ARENA_BYTES)));
     }
 
     #[test]
