@@ -5,10 +5,11 @@ use crate::tree::File;
 
 /// Crate, the crates of Ogive that it may use, and whether it is pure: without sockets, clocks,
 /// executors and rings.
-const CRATES: [(&str, &[&str], bool); 17] = [
+const CRATES: [(&str, &[&str], bool); 18] = [
     ("ogive-types", &[], true),
     ("ogive-buf", &[], true),
-    ("ogive-rpc", &["buf", "types"], false),
+    ("ogive-ucx", &["buf"], false),
+    ("ogive-rpc", &["buf", "types", "ucx"], false),
     ("ogive-store", &["buf", "types"], true),
     ("ogive-copyset", &["buf", "types"], true),
     ("ogive-shard", &["buf", "copyset", "rpc", "store", "types"], true),
