@@ -34,6 +34,16 @@ pub enum Mode {
     Rendezvous,
 }
 
+impl Mode {
+    fn flags(self, data_len: usize) -> u32 {
+        match self {
+            Mode::Eager => sys::UCP_AM_SEND_FLAG_EAGER,
+            Mode::Rendezvous if data_len > 0 => sys::UCP_AM_SEND_FLAG_RNDV,
+            Mode::Auto | Mode::Rendezvous => 0,
+        }
+    }
+}
+
 /// A connection to a peer. Dropping it closes it at once: operations in flight end with
 /// [`UcxError::Canceled`], and the worker completes the close in the background. To make sure that
 /// what was sent arrived, wait for [`Endpoint::flush`] first.
@@ -59,15 +69,53 @@ impl EndpointState {
     }
 }
 
-/// Whom an endpoint leads to.
-pub(crate) enum Target<'a> {
-    Address(&'a [u8]),
-    Socket(SocketAddr, Option<SocketAddr>),
-    Request(sys::ucp_conn_request_h),
-}
-
 impl Endpoint {
-    pub(crate) fn new(core: &Rc<Core>, target: Target<'_>) -> Result<Endpoint, UcxError> {
+    /// To the worker with this address.
+    pub(crate) fn by_address(core: &Rc<Core>, wrapped: &[u8]) -> Result<Endpoint, UcxError> {
+        let address = envelope::unwrap(Content::Address, wrapped, ADDRESS_BYTES_MAX)?;
+        // UCX reads without a length; what it reads too much is zero.
+        let padded = [address, &[0; 64]].concat();
+        Endpoint::create(core, |params| {
+            params.field_mask |= u64::from(sys::UCP_EP_PARAM_FIELD_REMOTE_ADDRESS);
+            params.address = padded.as_ptr().cast();
+        })
+    }
+
+    /// To the listener at `to`.
+    pub(crate) fn by_socket(
+        core: &Rc<Core>,
+        to: SocketAddr,
+        bind: Option<SocketAddr>,
+    ) -> Result<Endpoint, UcxError> {
+        let (to, bind) = (SockAddr::from(to), bind.map(SockAddr::from));
+        Endpoint::create(core, |params| {
+            let fields = sys::UCP_EP_PARAM_FIELD_SOCK_ADDR | sys::UCP_EP_PARAM_FIELD_FLAGS;
+            params.field_mask |= u64::from(fields);
+            params.flags = sys::UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
+            params.sockaddr = raw_address(&to);
+            if let Some(bind) = &bind {
+                params.field_mask |= u64::from(sys::UCP_EP_PARAM_FIELD_LOCAL_SOCK_ADDR);
+                params.local_sockaddr = raw_address(bind);
+            }
+        })
+    }
+
+    /// To the peer that asked for it.
+    pub(crate) fn by_request(
+        core: &Rc<Core>,
+        request: sys::ucp_conn_request_h,
+    ) -> Result<Endpoint, UcxError> {
+        Endpoint::create(core, |params| {
+            params.field_mask |= u64::from(sys::UCP_EP_PARAM_FIELD_CONN_REQUEST);
+            params.conn_request = request;
+        })
+    }
+
+    /// `target` says whom the endpoint leads to; what it points to lives through this call.
+    fn create(
+        core: &Rc<Core>,
+        target: impl FnOnce(&mut sys::ucp_ep_params_t),
+    ) -> Result<Endpoint, UcxError> {
         let worker = core.open()?;
         let id = EndpointId(core.next_endpoint.get());
         core.next_endpoint.set(id.0 + 1);
@@ -78,35 +126,8 @@ impl Endpoint {
             error: RefCell::new(None),
             _counted: Counted::new(),
         });
-        // What the parameters point to lives to the end of this function.
-        let padded;
-        let (mut peer, mut own) = (None, None);
         let mut params = params(&state);
-        let mut fields = sys::UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE
-            | sys::UCP_EP_PARAM_FIELD_ERR_HANDLER
-            | sys::UCP_EP_PARAM_FIELD_USER_DATA;
-        match target {
-            Target::Address(wrapped) => {
-                let address = envelope::unwrap(Content::Address, wrapped, ADDRESS_BYTES_MAX)?;
-                padded = [address, &[0; 64]].concat();
-                fields |= sys::UCP_EP_PARAM_FIELD_REMOTE_ADDRESS;
-                params.address = padded.as_ptr().cast();
-            }
-            Target::Socket(to, bind) => {
-                fields |= sys::UCP_EP_PARAM_FIELD_SOCK_ADDR | sys::UCP_EP_PARAM_FIELD_FLAGS;
-                params.flags = sys::UCP_EP_PARAMS_FLAGS_CLIENT_SERVER;
-                params.sockaddr = raw_address(peer.insert(SockAddr::from(to)));
-                if let Some(bind) = bind {
-                    fields |= sys::UCP_EP_PARAM_FIELD_LOCAL_SOCK_ADDR;
-                    params.local_sockaddr = raw_address(own.insert(SockAddr::from(bind)));
-                }
-            }
-            Target::Request(request) => {
-                fields |= sys::UCP_EP_PARAM_FIELD_CONN_REQUEST;
-                params.conn_request = request;
-            }
-        }
-        params.field_mask = fields.into();
+        target(&mut params);
         let mut handle = std::ptr::null_mut();
         // SAFETY: the worker is alive, the parameters and what they point to live through the call,
         // and UCX fills the handle.
@@ -156,19 +177,12 @@ impl Endpoint {
             Some(data) => (data.as_ptr(), data.len()),
             None => (std::ptr::null(), 0),
         };
-        let memory = payload.as_ref().map(Buf::arena);
+        let memory = payload.as_ref().map(|buf| (buf.arena(), data, data_len));
         let owned = Owned::Send { header, payload };
         let operation = self.core.slab.begin(&self.core, Some(self.id()), token, owned)?;
-        // SAFETY: the operation owns the payload, so that its bytes stay where they are.
-        let memory =
-            memory.map(|arena| (arena, unsafe { std::slice::from_raw_parts(data, data_len) }));
         let mut params = operation.params_for(memory);
         params.op_attr_mask |= sys::UCP_OP_ATTR_FIELD_FLAGS;
-        params.flags = match mode {
-            Mode::Eager => sys::UCP_AM_SEND_FLAG_EAGER,
-            Mode::Rendezvous if data_len > 0 => sys::UCP_AM_SEND_FLAG_RNDV,
-            Mode::Auto | Mode::Rendezvous => 0,
-        };
+        params.flags = mode.flags(data_len);
         params.cb.send = Some(on_completed);
         // SAFETY: the endpoint is open; the operation owns header and payload until it ended.
         let answer = unsafe {
@@ -196,9 +210,7 @@ impl Endpoint {
         let (data, len, arena) = (from.as_ptr(), from.len(), from.arena());
         let owned = Owned::Put { from, _key: Rc::clone(&to.key) };
         let operation = self.core.slab.begin(&self.core, Some(self.id()), token, owned)?;
-        // SAFETY: the operation owns the buffer, so that its bytes stay where they are.
-        let bytes = unsafe { std::slice::from_raw_parts(data, len) };
-        let mut params = operation.params_for(Some((arena, bytes)));
+        let mut params = operation.params_for(Some((arena, data, len)));
         params.cb.send = Some(on_completed);
         // SAFETY: the endpoint is open and the key is its own; the operation owns both buffer and
         // key until it ended.
@@ -222,9 +234,7 @@ impl Endpoint {
         let (data, len, arena) = (into.as_mut_ptr(), into.len(), into.arena());
         let owned = Owned::Get { into, _key: Rc::clone(&from.key) };
         let operation = self.core.slab.begin(&self.core, Some(self.id()), token, owned)?;
-        // SAFETY: the operation owns the buffer, so that its bytes stay where they are.
-        let bytes = unsafe { std::slice::from_raw_parts(data.cast_const(), len) };
-        let mut params = operation.params_for(Some((arena, bytes)));
+        let mut params = operation.params_for(Some((arena, data.cast_const(), len)));
         params.cb.send = Some(on_completed);
         // SAFETY: as in `put`, and the part is writable by its owner alone.
         let answer = unsafe {
@@ -296,6 +306,10 @@ fn params(state: &Rc<EndpointState>) -> sys::ucp_ep_params_t {
     // SAFETY: plain numbers and pointers, for all of which zero is a value.
     let mut params: sys::ucp_ep_params_t = unsafe { std::mem::zeroed() };
     let arg = Rc::as_ptr(state).cast_mut().cast();
+    let fields = sys::UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE
+        | sys::UCP_EP_PARAM_FIELD_ERR_HANDLER
+        | sys::UCP_EP_PARAM_FIELD_USER_DATA;
+    params.field_mask = fields.into();
     params.err_mode = sys::UCP_ERR_HANDLING_MODE_PEER;
     params.err_handler = sys::ucp_err_handler_t { cb: Some(on_failed), arg };
     params.user_data = arg;
@@ -346,9 +360,9 @@ mod tests {
     #[test]
     fn names_of_lanes() {
         let text = "#\n# UCP endpoint worker\n#\n#               peer: a\n\
-            #                 lane[0]:  2:posix/memory.0 md[1]    -> md[1]/posix/sysdev[255] am\n\
-            #                 lane[1]:  4:cma/memory.0 md[3]      -> md[3]/cma/sysdev[255] rma_bw#0\n\
-            #                 lane[2]:  4:cma/memory.0 md[3]      -> md[3]/cma/sysdev[255] rma_bw#1\n";
+            #      lane[0]:  2:posix/memory.0 md[1]    -> md[1]/posix/sysdev[255] am\n\
+            #      lane[1]:  4:cma/memory.0 md[3]      -> md[3]/cma/sysdev[255] rma_bw#0\n\
+            #      lane[2]:  4:cma/memory.0 md[3]      -> md[3]/cma/sysdev[255] rma_bw#1\n";
         assert_eq!(lanes(text), "posix/memory cma/memory");
         assert_eq!(lanes(""), "");
     }

@@ -1,4 +1,5 @@
-//! A safe, polled binding to libucp (UCX): active messages, put and get over RDMA and shared memory.
+//! A safe, polled binding to libucp (UCX): active messages, put and get over RDMA and shared
+//! memory.
 //!
 //! | file | what it has |
 //! |---|---|

@@ -10,7 +10,7 @@ use socket2::SockAddr;
 
 use crate::alive::{Counted, OfListener, OfRequest};
 use crate::core::{Core, Deferred, Disposal};
-use crate::endpoint::{Endpoint, Target, raw_address};
+use crate::endpoint::{Endpoint, raw_address};
 use crate::{UcxError, sys};
 
 /// Accepts connections at a socket address until it is dropped. Connections that were accepted
@@ -126,7 +126,7 @@ impl ConnRequest {
         // UCX takes the request over, whether it succeeds or not, unless the worker is shut.
         self.core.open()?;
         self.accepted = true;
-        Endpoint::new(&self.core, Target::Request(self.handle))
+        Endpoint::by_request(&self.core, self.handle)
     }
 
     /// The peer's address.

@@ -48,9 +48,9 @@ impl RawRegion {
         Ok(RawRegion { context, handle, arena, _pool: pool.clone(), _counted: Counted::new() })
     }
 
-    fn covers(&self, bytes: &[u8]) -> bool {
-        let (start, first) = (self.arena.start as usize, bytes.as_ptr() as usize);
-        first >= start && first - start + bytes.len() <= self.arena.len
+    fn covers(&self, start: *const u8, len: usize) -> bool {
+        let offset = (start as usize).checked_sub(self.arena.start as usize);
+        offset.is_some_and(|offset| offset + len <= self.arena.len)
     }
 }
 
@@ -104,12 +104,17 @@ impl Core {
         self.regions.borrow().get(arena).cloned()
     }
 
-    /// The registration of `bytes`, said to lie in `arena`. A buffer of another pool may have the
-    /// same id, so the place is compared.
-    pub(crate) fn memory_handle(&self, arena: ArenaId, bytes: &[u8]) -> Option<sys::ucp_mem_h> {
+    /// The registration of `len` bytes at `start`, said to lie in `arena`. A buffer of another pool
+    /// may have the same id, so the place is compared.
+    pub(crate) fn memory_handle(
+        &self,
+        arena: ArenaId,
+        start: *const u8,
+        len: usize,
+    ) -> Option<sys::ucp_mem_h> {
         let regions = self.regions.borrow();
         let region = regions.get(arena)?;
-        region.raw.covers(bytes).then_some(region.raw.handle)
+        region.raw.covers(start, len).then_some(region.raw.handle)
     }
 }
 
@@ -121,7 +126,7 @@ impl MemoryRegion {
 
     /// Gives peers access to `part`, which must lie in this region.
     pub fn expose(&self, part: PartMut) -> Result<Exposed, UcxError> {
-        if !self.raw.covers(&part) {
+        if !self.raw.covers(part.as_ptr(), part.len()) {
             return Err(UcxError::Foreign("the buffer"));
         }
         let (mut key, mut len) = (std::ptr::null_mut(), 0);

@@ -259,30 +259,11 @@ pub(crate) unsafe extern "C" fn on_message(
     if core.is_shut() {
         return sys::UCS_OK;
     }
-    // SAFETY: valid during the call; without a header the pointer is not used.
-    let header = unsafe { slice(header.cast(), header_len) };
-    let rendezvous = flags & u64::from(sys::UCP_AM_RECV_ATTR_FLAG_RNDV) != 0;
-    let offered = flags & u64::from(sys::UCP_AM_RECV_ATTR_FLAG_DATA) != 0;
     let descriptor = NonNull::new(data.cast::<u8>());
     let outer = core.current.replace(Current { data: descriptor, fate: Fate::Untouched });
-    let data = match descriptor {
-        Some(data) if rendezvous => {
-            let taken = Current { data: descriptor, fate: Fate::Taken };
-            core.current.set(taken);
-            Data::Rendezvous(Pending(Descriptor::new(core, data, len)))
-        }
-        Some(data) if offered && len > 0 => {
-            // SAFETY: UCX's bytes are valid during the call, and longer when they are kept.
-            let bytes = unsafe { slice(data.as_ptr(), len) };
-            Data::Eager(Eager { bytes, from: Source::Offered(core) })
-        }
-        Some(data) => {
-            // SAFETY: UCX's bytes are valid during the call.
-            let bytes = unsafe { slice(data.as_ptr(), len) };
-            Data::Eager(Eager { bytes, from: Source::Volatile })
-        }
-        None => Data::Eager(Eager { bytes: &[], from: Source::Volatile }),
-    };
+    // SAFETY: header and data are valid during the call, and so are what is made of them here.
+    let (header, data) =
+        unsafe { (slice(header.cast(), header_len), view(core, flags, data, len)) };
     if core.can_deliver() {
         core.call_handler(|handler| handler.message(header, data));
     } else {
@@ -296,6 +277,26 @@ pub(crate) unsafe extern "C" fn on_message(
         Fate::Taken => sys::UCS_INPROGRESS,
         Fate::Untouched | Fate::Dropped => sys::UCS_OK,
     }
+}
+
+/// The data of the message that is current.
+///
+/// # Safety
+///
+/// The arguments are those of UCX's callback, and the result is used during that only.
+unsafe fn view(core: &Core, flags: u64, data: *mut c_void, len: usize) -> Data<'_> {
+    let has = |flag: u32| flags & u64::from(flag) != 0;
+    let Some(data) = NonNull::new(data.cast::<u8>()) else {
+        return Data::Eager(Eager { bytes: &[], from: Source::Volatile });
+    };
+    if has(sys::UCP_AM_RECV_ATTR_FLAG_RNDV) {
+        core.current.set(Current { data: Some(data), fate: Fate::Taken });
+        return Data::Rendezvous(Pending(Descriptor::new(core, data, len)));
+    }
+    let offered = has(sys::UCP_AM_RECV_ATTR_FLAG_DATA) && len > 0;
+    let from = if offered { Source::Offered(core) } else { Source::Volatile };
+    // SAFETY: UCX's bytes are valid during the call, and longer when they are kept.
+    Data::Eager(Eager { bytes: unsafe { slice(data.as_ptr(), len) }, from })
 }
 
 /// Bytes that UCX points to; of none the pointer may be anything.

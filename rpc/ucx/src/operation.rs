@@ -271,12 +271,17 @@ impl Operation {
         params
     }
 
-    /// As [`Operation::params`], for memory of the host, registered when its arena is.
-    pub(crate) fn params_for(&self, memory: Option<(ArenaId, &[u8])>) -> sys::ucp_request_param_t {
+    /// As [`Operation::params`], for memory of the host (arena, start, length), registered when its
+    /// arena is.
+    pub(crate) fn params_for(
+        &self,
+        memory: Option<(ArenaId, *const u8, usize)>,
+    ) -> sys::ucp_request_param_t {
         let mut params = self.params();
         params.op_attr_mask |= sys::UCP_OP_ATTR_FIELD_MEMORY_TYPE;
         params.memory_type = sys::UCS_MEMORY_TYPE_HOST;
-        let handle = memory.and_then(|(arena, bytes)| self.core().memory_handle(arena, bytes));
+        let handle =
+            memory.and_then(|(arena, start, len)| self.core().memory_handle(arena, start, len));
         if let Some(handle) = handle {
             params.op_attr_mask |= sys::UCP_OP_ATTR_FIELD_MEMH;
             params.memh = handle;

@@ -10,7 +10,7 @@ use std::time::Instant;
 use ogive_buf::{ArenaId, PartMut, Pool};
 
 use crate::core::Core;
-use crate::endpoint::{Endpoint, EndpointId, Target};
+use crate::endpoint::{Endpoint, EndpointId};
 use crate::envelope::{self, Content};
 use crate::limits::DRAIN_WITHIN;
 use crate::listener::{ConnRequest, Listener};
@@ -149,7 +149,7 @@ impl Worker {
     /// Damaged addresses, and those of another release of UCX, are refused. UCX itself trusts the
     /// rest: take addresses only from peers that proved to be of the cluster.
     pub fn connect(&self, address: &[u8]) -> Result<Endpoint, UcxError> {
-        Endpoint::new(&self.core, Target::Address(address))
+        Endpoint::by_address(&self.core, address)
     }
 
     /// Connects to a [`Listener`], from the local address `bind` if given.
@@ -158,7 +158,7 @@ impl Worker {
         to: SocketAddr,
         bind: Option<SocketAddr>,
     ) -> Result<Endpoint, UcxError> {
-        Endpoint::new(&self.core, Target::Socket(to, bind))
+        Endpoint::by_socket(&self.core, to, bind)
     }
 
     /// Listens at `address`; port 0 lets the system choose.
@@ -197,9 +197,7 @@ impl Worker {
         let (data, arena) = (into.as_mut_ptr(), into.arena());
         let owned = Owned::Receive { into, len };
         let operation = self.core.slab.begin(&self.core, None, token, owned)?;
-        // SAFETY: the operation owns the buffer, so that its bytes stay where they are.
-        let bytes = unsafe { std::slice::from_raw_parts(data.cast_const(), len) };
-        let mut params = operation.params_for(Some((arena, bytes)));
+        let mut params = operation.params_for(Some((arena, data.cast_const(), len)));
         let mut received = 0;
         params.op_attr_mask |= sys::UCP_OP_ATTR_FIELD_RECV_INFO;
         params.recv_info.length = &raw mut received;
