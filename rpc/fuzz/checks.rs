@@ -7,7 +7,8 @@ use ogive_buf::{ARENA_BYTES, Pool};
 use ogive_rpc::assemble::{Assembler, Step};
 use ogive_rpc::frame::FrameError;
 use ogive_rpc::goodbye;
-use ogive_rpc::hello::Hello;
+use ogive_rpc::hello::Greeting;
+use ogive_rpc::path_frame::PathFrame;
 use ogive_types::message::{IoReply, IoRequest, Malformed, ReplicaReply, ReplicaRequest};
 use ogive_types::message::{decode, encode};
 
@@ -81,13 +82,20 @@ fn see(frame: ogive_rpc::transport::Incoming) -> Seen {
 pub fn messages(data: &[u8]) {
     let [which, low, high, body @ ..] = data else { return };
     let payload_bytes = usize::from(u16::from_le_bytes([*low, *high])) * 4096;
-    match which % 6 {
+    match which % 7 {
         0 => check(decode::<IoRequest>(body), |m| m.validate(payload_bytes)),
         1 => check(decode::<IoReply>(body), |_| Ok(())),
         2 => check(decode::<ReplicaRequest>(body), |m| m.validate(payload_bytes)),
         3 => check(decode::<ReplicaReply>(body), |_| Ok(())),
-        4 => check(decode::<Hello>(body), Hello::validate),
-        _ => drop(goodbye::decode(body)),
+        4 => check(decode::<Greeting>(body), Greeting::validate),
+        5 => drop(goodbye::decode(body)),
+        _ => {
+            check(decode::<PathFrame>(body), PathFrame::validate);
+            // What passes the checks can be sent on, and has no bytes that harm a log.
+            if let Ok(frame) = PathFrame::decode(body) {
+                assert_eq!(PathFrame::decode(&frame.encode()), Ok(frame));
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `OGV1` |
 //! | 4 | 2 | version of the protocol, 1 |
-//! | 6 | 1 | kind: 0 HELLO, 1 PING, 2 GOODBYE, 16 and above for the layers over this one |
+//! | 6 | 1 | kind: 0 HELLO, 1 PING, 2 GOODBYE, 3 PATH, 16 and above for the layers over this one |
 //! | 7 | 1 | flags: bit 0 response, others 0 |
 //! | 8 | 8 | request id |
 //! | 16 | 4 | deadline: milliseconds the requester will wait, 0 without bound |
@@ -22,10 +22,11 @@
 //! carry a checksum for each of its 4 KiB blocks in the body, computed where the data entered the
 //! system and checked where it is stored, so a sum here would only repeat that work.
 //!
-//! HELLO, PING and GOODBYE have no payload, are no responses, and carry the id 0.
+//! HELLO, PING, GOODBYE and PATH have no payload, are no responses, and carry the id 0.
 
 use crate::limits::{
-    BODY_BYTES_MAX, GOODBYE_BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX, PAYLOAD_BYTES_MAX,
+    BODY_BYTES_MAX, GOODBYE_BODY_BYTES_MAX, HELLO_BODY_BYTES_MAX, PATH_BODY_BYTES_MAX,
+    PAYLOAD_BYTES_MAX,
 };
 
 /// Length of a header in bytes.
@@ -40,6 +41,8 @@ pub const KIND_HELLO: u8 = 0;
 pub const KIND_PING: u8 = 1;
 /// Kind of the last frame, see [`crate::goodbye`].
 pub const KIND_GOODBYE: u8 = 2;
+/// Kind of the frames that choose a path, see [`crate::path_frame`].
+pub const KIND_PATH: u8 = 3;
 /// First kind that belongs to the layers above.
 pub const KIND_UPPER_MIN: u8 = 16;
 
@@ -198,8 +201,9 @@ impl Header {
             (KIND_HELLO, Phase::Greeting) => (HELLO_BODY_BYTES_MAX, 0),
             (KIND_GOODBYE, _) => (GOODBYE_BODY_BYTES_MAX, 0),
             (KIND_PING, Phase::Established) => (0, 0),
+            (KIND_PATH, Phase::Established) => (PATH_BODY_BYTES_MAX, 0),
             (KIND_UPPER_MIN.., Phase::Established) => (BODY_BYTES_MAX, PAYLOAD_BYTES_MAX),
-            (KIND_HELLO | KIND_PING | KIND_UPPER_MIN.., _) => {
+            (KIND_HELLO | KIND_PING | KIND_PATH | KIND_UPPER_MIN.., _) => {
                 return Err(FrameError::OutOfTurn(self.kind));
             }
             _ => return Err(FrameError::Kind(self.kind)),

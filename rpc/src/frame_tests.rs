@@ -89,7 +89,9 @@ fn kinds_have_their_time() {
     assert_eq!(check(KIND_PING, late), Ok(()));
     assert_eq!(check(KIND_GOODBYE, early), Ok(()));
     assert_eq!(check(KIND_GOODBYE, late), Ok(()));
-    for kind in 3..KIND_UPPER_MIN {
+    assert_eq!(check(KIND_PATH, early), Err(FrameError::OutOfTurn(KIND_PATH)));
+    assert_eq!(check(KIND_PATH, late), Ok(()));
+    for kind in KIND_PATH + 1..KIND_UPPER_MIN {
         assert_eq!(check(kind, early), Err(FrameError::Kind(kind)));
         assert_eq!(check(kind, late), Err(FrameError::Kind(kind)));
     }
@@ -107,6 +109,9 @@ fn lengths_are_checked_at_the_limit() {
     };
     let late = Phase::Established;
     assert!(check(16, BODY_BYTES_MAX, PAYLOAD_BYTES_MAX, late));
+    assert!(check(KIND_PATH, PATH_BODY_BYTES_MAX, 0, late));
+    assert!(!check(KIND_PATH, PATH_BODY_BYTES_MAX + 1, 0, late));
+    assert!(!check(KIND_PATH, 1, 1, late));
     assert!(!check(16, BODY_BYTES_MAX + 1, 0, late));
     assert!(!check(16, 0, PAYLOAD_BYTES_MAX + 1, late));
     assert!(!check(16, u32::MAX as usize, u32::MAX as usize, late));

@@ -6,6 +6,7 @@
 //! | 1 | rest | text for a person, UTF-8 |
 
 use crate::limits::GOODBYE_BODY_BYTES_MAX;
+use crate::text;
 use crate::transport::CloseReason;
 
 const DONE: u8 = 0;
@@ -24,13 +25,10 @@ pub fn encode(reason: &CloseReason) -> Option<Vec<u8>> {
         | CloseReason::Silent(_)
         | CloseReason::Stalled(_) => return None,
     };
-    let mut end = text.len().min(GOODBYE_BODY_BYTES_MAX - 1);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let mut body = Vec::with_capacity(1 + end);
+    let text = text::cut(text, GOODBYE_BODY_BYTES_MAX - 1);
+    let mut body = Vec::with_capacity(1 + text.len());
     body.push(code);
-    body.extend_from_slice(&text.as_bytes()[..end]);
+    body.extend_from_slice(text.as_bytes());
     Some(body)
 }
 
@@ -38,8 +36,7 @@ pub fn encode(reason: &CloseReason) -> Option<Vec<u8>> {
 /// characters are replaced, for the text goes to logs.
 pub fn decode(body: &[u8]) -> CloseReason {
     let Some((&code, text)) = body.split_first() else { return CloseReason::Peer };
-    let clean = |c: char| if c.is_control() { '?' } else { c };
-    let text: String = String::from_utf8_lossy(text).chars().map(clean).collect();
+    let text = text::clean(&String::from_utf8_lossy(text));
     match code {
         REFUSED => CloseReason::Refused(format!("by the peer: {text}")),
         PROTOCOL => CloseReason::Protocol(format!("says the peer: {text}")),

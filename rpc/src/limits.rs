@@ -9,16 +9,52 @@ pub const BODY_BYTES_MAX: usize = 256 << 10;
 /// Longest payload: one I/O of the largest size.
 pub const PAYLOAD_BYTES_MAX: usize = MAX_IO_BYTES;
 
-/// Longest body of a HELLO: its fields take under 64 bytes, the rest is for the token. A stranger
-/// makes us hold no more than this.
+/// Longest body of a HELLO: its fields take under 72 bytes, the rest is for the token and the paths
+/// offered. A stranger makes us hold no more than this.
 pub const HELLO_BODY_BYTES_MAX: usize = 4 << 10;
 /// Longest token in a HELLO: a signed ticket is a few hundred bytes.
 pub const TOKEN_BYTES_MAX: usize = 2 << 10;
 /// Longest body of a GOODBYE: a code and a sentence.
 pub const GOODBYE_BODY_BYTES_MAX: usize = 512;
 
+/// Paths that a HELLO offers: two exist beside TCP, the rest is for those to come.
+pub const OFFERS_MAX: usize = 8;
+/// What an offer says of its path: a version and the name of a host take 20 bytes.
+pub const OFFER_BYTES_MAX: usize = 64;
+
+/// Longest body of a PATH frame: the address of a lane and a few numbers.
+pub const PATH_BODY_BYTES_MAX: usize = 8 << 10;
 /// Longest address of a lane: a UCX worker with a dozen devices takes under 1 KiB.
 pub const LANE_ADDRESS_BYTES_MAX: usize = 4 << 10;
+/// Longest reason why a path is not taken: a sentence, for it goes into one log line.
+pub const PATH_WHY_BYTES_MAX: usize = 200;
+
+/// An RDMA path is proved, or given up, within this: the NICs connect in some 10 ms, but a device
+/// without a way to the peer is found out only by UCX's own retries.
+pub const RDMA_WITHIN: Duration = Duration::from_secs(3);
+/// The same for shared memory, where only a peer that is busy or stopped takes its time.
+pub const SHM_WITHIN: Duration = Duration::from_secs(1);
+/// How long an acceptor waits for the connector's choice: all attempts, and some time for frames
+/// that travel and for a peer that is slow.
+pub const CHOICE_WITHIN: Duration = Duration::from_secs(6);
+/// A path that failed or broke to a peer is not tried again for this long, doubled every time...
+pub const PATH_RETRY_AFTER: Duration = Duration::from_secs(30);
+/// ...up to this. Longer would hide that the path has been repaired.
+pub const PATH_RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+/// Failed paths that are remembered; one takes some 200 bytes. Beyond it the oldest is forgotten,
+/// which costs an attempt.
+pub const AVOIDED_PATHS_MAX: usize = 1024;
+
+/// With lanes, TCP is asked in every poll until this many in a row found nothing there: some 20 µs,
+/// so that a round trip over TCP sees none of the saving that follows.
+pub const TCP_EAGER_POLLS: u32 = 64;
+/// Then in one of so many polls. A poll of quiet lanes takes under 0.1 µs and one of TCP 0.3 µs, so
+/// TCP costs a spinning owner a fifth of its turns, and waits 2 µs.
+pub const TCP_LAZY_POLLS: u32 = 16;
+/// And at least this often, for an owner that is busy between its polls.
+pub const TCP_LAZY_EVERY: Duration = Duration::from_micros(10);
+/// Polls of a lane whose connection has ended on TCP, to take what was sent before the end.
+pub const LANE_DRAIN_POLLS: usize = 64;
 
 /// Requests in flight on one connection, whatever the peer grants: a deeper queue only adds delay,
 /// and the tracker's memory stays bounded.
@@ -85,6 +121,10 @@ pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Lines logged per second about connections that misbehave; the rest is counted.
 pub const LOG_LINES_PER_SECOND: u32 = 20;
 
-const _: () = assert!(HELLO_BODY_BYTES_MAX > TOKEN_BYTES_MAX + 64);
+const _: () =
+    assert!(HELLO_BODY_BYTES_MAX > TOKEN_BYTES_MAX + 72 + OFFERS_MAX * (OFFER_BYTES_MAX + 3));
+const _: () = assert!(PATH_BODY_BYTES_MAX > LANE_ADDRESS_BYTES_MAX + 64);
+const _: () = assert!(PATH_BODY_BYTES_MAX > PATH_WHY_BYTES_MAX + 64);
+const _: () = assert!(CHOICE_WITHIN.as_secs() > RDMA_WITHIN.as_secs() + SHM_WITHIN.as_secs());
 const _: () = assert!(SEND_QUEUE_BYTES_SOFT < SEND_QUEUE_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX <= ogive_buf::MAX_BUF_BYTES);

@@ -8,10 +8,13 @@ mod checks;
 
 use std::path::PathBuf;
 
-use ogive_rpc::frame::{Header, KIND_GOODBYE, KIND_HELLO, KIND_PING};
+use ogive_rpc::frame::{Header, KIND_GOODBYE, KIND_HELLO, KIND_PATH, KIND_PING};
 use ogive_rpc::goodbye;
-use ogive_rpc::hello::{Hello, Identity};
-use ogive_rpc::transport::CloseReason;
+use ogive_rpc::hello::{Greeting, Hello, Identity};
+use ogive_rpc::offer::Offer;
+use ogive_rpc::path_frame::PathFrame;
+use ogive_rpc::transport::lane::LaneVersion;
+use ogive_rpc::transport::{CloseReason, Path};
 use ogive_types::message::{
     Append, AppendReply, DeltaChunk, DeltaEnd, DeltaExtent, DeltaPage, Entry, Fence, Heartbeat,
     IoError, IoOp, IoReply, IoRequest, Mapped, Op, ReplicaReply, ReplicaRequest, Vote, VoteReply,
@@ -23,15 +26,23 @@ use ogive_types::{
 };
 use proptest::prelude::*;
 
-fn hello() -> Hello {
-    Hello {
+fn hello() -> Greeting {
+    let hello = Hello {
         cluster: ClusterId(77),
         identity: Identity::Shard { server: ChunkserverId(1), shard: 2 },
         features: 0,
         token: b"ticket".to_vec(),
         credit_requests: 128,
         credit_bytes: 16 << 20,
-    }
+    };
+    let version = LaneVersion { major: 1, minor: 13 };
+    let newer: Offer = ogive_types::message::decode(&[9, 2, 0, 1]).unwrap();
+    let offers = vec![Offer::Rdma { version }, Offer::Shm { version, host: 5 }, newer];
+    Greeting { hello, offers }
+}
+
+fn propose() -> PathFrame {
+    PathFrame::Propose { path: Path::Rdma, address: (0..40).collect(), key: u64::MAX }
 }
 
 fn wire(kind: u8, id: u64, body: &[u8], payload: &[u8]) -> Vec<u8> {
@@ -48,6 +59,7 @@ fn streams() -> Vec<(&'static str, Vec<u8>)> {
         wire(16, 1, &encode(&io(read())), &[]),
         wire(16, 2, &encode(&io(write())), &[7; 600]),
         wire(KIND_PING, 0, &[], &[]),
+        wire(KIND_PATH, 0, &propose().encode(), &[]),
         wire(17, 3, &encode(&append()), &[9; 100]),
         wire(KIND_GOODBYE, 0, &goodbye, &[]),
     ];
@@ -157,6 +169,13 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
         ("append_reply", seed(3, 0, encode(&ReplicaReply::Append(copyset, answer)))),
         ("vote_reply", seed(3, 0, encode(&ReplicaReply::Vote(copyset, voted)))),
         ("hello", seed(4, 0, hello().encode())),
+        ("path_propose", seed(6, 0, propose().encode())),
+        (
+            "path_accept",
+            seed(6, 0, PathFrame::Accept { path: Path::Shm, address: vec![7], key: 1 }.encode()),
+        ),
+        ("path_decline", seed(6, 0, PathFrame::decline(Path::Rdma, "no é").encode())),
+        ("path_use", seed(6, 0, PathFrame::Use { path: Path::Tcp }.encode())),
         ("goodbye", seed(5, 0, goodbye::encode(&CloseReason::Refused("é".into())).unwrap())),
     ]
 }
@@ -195,6 +214,8 @@ fn good_seeds_are_accepted() {
                 .and_then(|m: IoRequest| m.validate(blocks)),
             2 => ogive_types::message::decode(&bytes[3..])
                 .and_then(|m: ReplicaRequest| m.validate(blocks)),
+            4 => Greeting::decode(&bytes[3..]).map(drop),
+            6 => PathFrame::decode(&bytes[3..]).map(drop),
             _ => Ok(()),
         };
         assert_eq!(valid, Ok(()), "{name}");

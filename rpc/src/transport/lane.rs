@@ -11,8 +11,13 @@
 //! the addresses of their lanes and a key for the connection; the key tells a lane to which of its
 //! connections a message belongs.
 //!
+//! The owner polls a lane in every turn while connections are open in it, and from time to time
+//! otherwise.
+//!
 //! A lane keeps a connection alive by itself (PING over the lane) and finds silent and stalled
 //! peers. Frames of a connection arrive in the order in which they were sent.
+
+use std::fmt;
 
 use ogive_buf::Pool;
 use ogive_types::Time;
@@ -38,6 +43,12 @@ pub struct LaneVersion {
     pub major: u16,
     /// Changes when what goes over the wire may have changed.
     pub minor: u16,
+}
+
+impl fmt::Display for LaneVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
 }
 
 /// One way to reach peers beside TCP, owned and polled by one thread.

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// A way on which the frames of a connection go; the better ones first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// A way on which the frames of a connection go; the better ones first. The order is also that of
+/// the numbers in PATH frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Path {
     /// Remote direct memory access, through UCX.
     Rdma,
@@ -49,7 +52,7 @@ impl FromStr for Path {
 }
 
 /// Which paths may be taken: `--transport`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PathChoice {
     /// The best that both ends have.
     #[default]

@@ -201,7 +201,7 @@ fn deaf(client: &mut End) -> (ConnId, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let conn = client.tcp.connect(&Endpoint::tcp(listener.local_addr().unwrap()), seconds(1));
     let (mut raw, _) = listener.accept().unwrap();
-    let body = server_hello().encode();
+    let body = Greeting { hello: server_hello(), offers: Vec::new() }.encode();
     let header = Header::new(KIND_HELLO, &body, 0);
     raw.write_all(&[header.encode().as_slice(), &body].concat()).unwrap();
     settle(&mut [client], seconds(1), |ends| !ends[0].connected().is_empty());

@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use ogive_rpc::frame::{
-    HEADER_BYTES, Header, KIND_GOODBYE, KIND_HELLO, KIND_PING, KIND_UPPER_MIN, VERSION,
+    HEADER_BYTES, Header, KIND_GOODBYE, KIND_HELLO, KIND_PATH, KIND_PING, KIND_UPPER_MIN, VERSION,
 };
 
 use super::*;
@@ -29,7 +29,7 @@ impl Stage {
     /// Says HELLO properly first.
     fn greeted() -> Stage {
         let mut stage = Stage::new();
-        stage.raw.write_all(&control(KIND_HELLO, &client_hello().encode())).unwrap();
+        stage.raw.write_all(&control(KIND_HELLO, &greeting())).unwrap();
         settle(&mut [&mut stage.server], seconds(1), |ends| ends[0].connected().len() == 1);
         stage
     }
@@ -111,7 +111,7 @@ fn wrong_magic() {
 
 #[test]
 fn unknown_version() {
-    let mut bytes = control(KIND_HELLO, &client_hello().encode());
+    let mut bytes = control(KIND_HELLO, &greeting());
     bytes[4] = 2;
     let mut stage = Stage::new();
     stage.raw.write_all(&bytes).unwrap();
@@ -143,10 +143,13 @@ fn bad_checksums() {
 #[test]
 fn unknown_kinds_and_frames_out_of_turn() {
     Stage::new().thrown_out(&control(KIND_UPPER_MIN - 1, b""), "unknown kind 15");
-    Stage::greeted().thrown_out(&control(3, b""), "unknown kind 3");
+    Stage::greeted().thrown_out(&control(4, b""), "unknown kind 4");
+    Stage::new().thrown_out(&control(KIND_PATH, b""), "kind 3 out of turn");
+    // No paths were offered.
+    Stage::greeted().thrown_out(&control(KIND_PATH, &[3, 2]), "kind 3 out of turn");
     Stage::new().thrown_out(&control(KIND, b""), "out of turn");
     Stage::new().thrown_out(&control(KIND_PING, b""), "out of turn");
-    let hello = control(KIND_HELLO, &client_hello().encode());
+    let hello = control(KIND_HELLO, &greeting());
     Stage::greeted().thrown_out(&hello, "out of turn");
     Stage::new().thrown_out(&[hello.clone(), hello].concat(), "out of turn");
     Stage::new().thrown_out(&control(KIND_HELLO, b"nonsense"), "HELLO");
@@ -169,7 +172,7 @@ fn truncated_frames() {
 
 #[test]
 fn slow_loris() {
-    let hello = control(KIND_HELLO, &client_hello().encode());
+    let hello = control(KIND_HELLO, &greeting());
     let mut stage = Stage::new();
     for (i, byte) in hello[..20].iter().enumerate() {
         stage.raw.write_all(&[*byte]).unwrap();

@@ -11,7 +11,7 @@ mod start;
 use std::time::Duration;
 
 use ogive_buf::Pool;
-use ogive_rpc::hello::{Hello, Identity};
+use ogive_rpc::hello::{Greeting, Hello, Identity};
 use ogive_rpc::transport::tcp::{TcpConfig, TcpTransport};
 use ogive_rpc::transport::{CloseReason, ConnId, Endpoint, Event, Incoming, Outgoing, Transport};
 use ogive_types::{ChunkserverId, ClusterId, SessionId, Time};
@@ -35,6 +35,11 @@ fn server_hello() -> Hello {
 
 fn client_hello() -> Hello {
     hello(Identity::Client { session: SessionId(5) })
+}
+
+/// The body of a HELLO that offers nothing.
+fn greeting() -> Vec<u8> {
+    Greeting { hello: client_hello(), offers: Vec::new() }.encode()
 }
 
 fn loopback() -> Endpoint {

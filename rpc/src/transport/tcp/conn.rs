@@ -23,6 +23,7 @@ use super::stats::TcpStats;
 use crate::assemble::{Assembler, Step};
 use crate::frame::FrameError;
 use crate::limits::{READ_BYTES_PER_POLL, SLICES_PER_WRITE};
+use crate::offer::Offer;
 use crate::transport::{CloseReason, ConnId, Incoming};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(super) struct Conn {
     pub(super) socket: Socket,
     pub(super) peer: SocketAddr,
     pub(super) inbound: bool,
+    /// What the peer's HELLO offers beside TCP.
+    pub(super) offers: Vec<Offer>,
     pub(super) state: ConnState,
     pub(super) receive: Assembler,
     /// What epoll watches the socket for.
@@ -87,6 +90,7 @@ impl Conn {
             socket,
             peer,
             inbound,
+            offers: Vec::new(),
             state: if inbound { ConnState::Greeting } else { ConnState::Connecting },
             receive: Assembler::new(),
             interest: if inbound { Interest::READ } else { Interest::WRITE },

@@ -7,6 +7,7 @@
 //! | `conn` | one connection: reading, assembling, writing |
 //! | `queue` | frames on their way out |
 //! | `greet` | what HELLO, PING and GOODBYE do |
+//! | `paths` | what HELLO offers beside TCP, and who may send PATH frames |
 //! | `tick` | time-outs and keep-alive |
 //! | `listener`, `linger` | the beginning and the end of sockets |
 //! | `epoll`, `hot` | which sockets to look at |
@@ -19,6 +20,7 @@ mod greet;
 mod hot;
 mod linger;
 mod listener;
+mod paths;
 mod queue;
 mod report;
 mod stats;
@@ -27,5 +29,6 @@ mod tick;
 mod transport;
 
 pub use config::{Accept, TcpConfig, TcpError, Timing, TokenCheck};
+pub(super) use paths::Paths;
 pub use stats::TcpStats;
 pub use transport::TcpTransport;

@@ -14,16 +14,18 @@ use super::greet::Frames;
 use super::hot::Hot;
 use super::linger::Lingering;
 use super::listener::{self, Accepted, Listeners};
+use super::paths::Paths;
 use super::report::Report;
 use super::stats::TcpStats;
 use super::table::Table;
 use super::tick::{Due, due};
-use crate::frame::{KIND_HELLO, KIND_PING, KIND_UPPER_MIN};
+use crate::frame::{KIND_HELLO, KIND_PATH, KIND_PING, KIND_UPPER_MIN};
 use crate::hello::Hello;
 use crate::limits::{
     ACCEPTS_PER_POLL, BUFFER_RETRY, SCRATCH_BYTES, SEND_EAGER_BYTES, SEND_QUEUE_BYTES_MAX,
     SEND_QUEUE_BYTES_SOFT, TICK,
 };
+use crate::offer::Offer;
 use crate::transport::{CloseReason, ConnId, Endpoint, Event, Outgoing, Transport};
 
 /// TCP connections, in both directions, of one thread.
@@ -32,6 +34,7 @@ use crate::transport::{CloseReason, ConnId, Endpoint, Event, Outgoing, Transport
 /// not reported.
 pub struct TcpTransport {
     config: TcpConfig,
+    paths: Paths,
     epoll: Epoll,
     listeners: Listeners,
     table: Table,
@@ -64,6 +67,7 @@ impl TcpTransport {
         let listeners = Listeners::bind(&config.listen, &epoll)?;
         Ok(TcpTransport {
             config,
+            paths: Paths::default(),
             epoll,
             listeners,
             table: Table::default(),
@@ -111,6 +115,36 @@ impl TcpTransport {
     /// The address of the other end.
     pub fn peer_addr(&self, conn: ConnId) -> Option<SocketAddr> {
         self.table.get(conn).map(|conn| conn.peer)
+    }
+
+    /// Offers paths beside TCP in HELLOs sent from now on; PATH frames of peers that offer some too
+    /// are then reported as `Received`.
+    pub(in crate::transport) fn set_paths(&mut self, paths: Paths) {
+        self.paths = paths;
+    }
+
+    /// What the peer offers beside TCP.
+    pub(in crate::transport) fn offers(&self, conn: ConnId) -> &[Offer] {
+        self.table.get(conn).map_or(&[], |conn| &conn.offers)
+    }
+
+    /// Queues a PATH frame.
+    pub(in crate::transport) fn send_path(&mut self, id: ConnId, body: Vec<u8>) {
+        if let Some(conn) = self.table.get_mut(id).filter(|conn| !conn.broken) {
+            assert_eq!(conn.state, ConnState::Up, "PATH comes after HELLO");
+            conn.queue.push_control(KIND_PATH, body);
+            self.mark_dirty(id);
+        }
+    }
+
+    /// Closes a connection for `reason`, and tells the peer that it was for `told`.
+    pub(in crate::transport) fn close_telling(
+        &mut self,
+        id: ConnId,
+        told: CloseReason,
+        reason: CloseReason,
+    ) {
+        self.end(id, &told, reason);
     }
 
     /// Asks epoll, and serves what is ready.
@@ -190,7 +224,8 @@ impl TcpTransport {
     ) -> Option<R> {
         let conn = self.table.get_mut(id)?;
         let config = &self.config;
-        let mut frames = Frames { config, events, dirty: &mut self.dirty, established: false };
+        let (paths, dirty) = (&self.paths, &mut self.dirty);
+        let mut frames = Frames { config, paths, events, dirty, established: false };
         let mut cx = Reading {
             scratch: &mut self.scratch,
             pool: &config.pool,
@@ -261,7 +296,7 @@ impl TcpTransport {
             let max = self.config.connections_max;
             let reason = CloseReason::Refused(format!("{max} connections, no more are allowed"));
             let conn = Conn::new(ConnId(0), socket, peer, true, self.now);
-            return self.part(Box::new(conn), &reason);
+            return self.part(Box::new(conn), &reason, &reason);
         }
         while self.ungreeted >= self.config.ungreeted_max.max(1) {
             let oldest = self.greeting.pop_front().expect("all that are ungreeted are listed");
@@ -311,29 +346,33 @@ impl TcpTransport {
             return self.finish(id, CloseReason::Connect(error));
         }
         conn.state = ConnState::Greeting;
-        conn.queue.push_control(KIND_HELLO, self.config.hello.encode());
+        conn.queue.push_control(KIND_HELLO, self.paths.greet(&self.config.hello));
         self.write(id);
     }
 
     /// Takes a connection out: tells the peer, the log, and (from the next poll) the owner.
     fn finish(&mut self, id: ConnId, reason: CloseReason) {
+        self.end(id, &reason.clone(), reason);
+    }
+
+    fn end(&mut self, id: ConnId, told: &CloseReason, reason: CloseReason) {
         let Some(conn) = self.table.remove(id) else { return };
         let ungreeted = conn.inbound && conn.state == ConnState::Greeting;
         self.ungreeted -= usize::from(ungreeted);
         self.hot.closed(id);
         let _ = self.epoll.remove(&conn.socket);
-        self.part(conn, &reason);
+        self.part(conn, told, &reason);
         if !ungreeted {
             self.closed.push((id, reason));
         }
     }
 
-    fn part(&mut self, conn: Box<Conn>, reason: &CloseReason) {
+    fn part(&mut self, conn: Box<Conn>, told: &CloseReason, reason: &CloseReason) {
         self.report.closed(conn.peer, conn.inbound, reason, self.now);
         if matches!(reason, CloseReason::Protocol(_) | CloseReason::Refused(_)) {
             self.stats.refused += 1;
         }
-        self.lingering.part(conn, reason, &mut self.stats, self.now);
+        self.lingering.part(conn, told, &mut self.stats, self.now);
         self.schedule(self.now + TICK);
     }
 
