@@ -118,6 +118,27 @@ pub const BUFFER_RETRY: Duration = Duration::from_millis(1);
 /// A listener rests this long when the process is out of descriptors.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Header of an active message: UCX takes some 8 KiB; half of it holds nearly every body, and what
+/// does not fit is sent in parts.
+pub const AM_HEADER_BYTES_MAX: usize = 4 << 10;
+/// Data up to this are sent eagerly, with a copy on both sides; longer ones by rendezvous, without
+/// (figures: `rpc/design/0004-lanes.md`).
+pub const EAGER_BYTES_MAX: usize = 8 << 10;
+/// Frames of one connection behind one whose payload is under way: twice what credits allow.
+pub const LANE_FRAMES_MAX: usize = 2 * REQUESTS_PER_CONN_MAX as usize;
+/// Messages of all connections of a lane whose data wait for a buffer. Eager ones hold up to
+/// `EAGER_BYTES_MAX` each, so this bounds them to 64 MiB.
+pub const LANE_WAITING_MAX: usize = 8192;
+/// Times that UCX is asked for news in one poll; then the rest of the loop has its turn.
+pub const PROGRESS_PER_POLL: usize = 16;
+/// Header buffers kept for reuse: as many as a burst sends before the first is free again.
+pub const SPARE_HEADERS_MAX: usize = 64;
+/// While UCX has operations under way it is looked at again after this even if nothing wakes us: a
+/// sender whose peer's queue was full is not told when it no longer is.
+pub const LANE_NAP: Duration = Duration::from_millis(1);
+/// Memory that must be lockable for RDMA: the pool's first arenas, and UCX's own buffers.
+pub const RDMA_MEMLOCK_MIN: u64 = 64 << 20;
+
 /// Lines logged per second about connections that misbehave; the rest is counted.
 pub const LOG_LINES_PER_SECOND: u32 = 20;
 

@@ -13,6 +13,8 @@ pub mod lane;
 pub mod net;
 mod path;
 pub mod tcp;
+#[cfg(feature = "ucx")]
+pub mod ucx;
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use path::{Path, PathChoice, PathStats, UnknownPath};

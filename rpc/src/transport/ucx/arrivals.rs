@@ -1,0 +1,226 @@
+//! What UCX calls back with while it is polled, applied to the connections.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+use ogive_buf::{PartMut, Pool};
+use ogive_types::Time;
+use ogive_ucx::{Completion, Data, EndpointId, Handler, Pending, UcxError};
+
+use super::conn::{Conn, Held};
+use super::inbox::{Act, FrameNo, Violation};
+use super::wire::{self, LaneHead};
+use crate::limits::LANE_WAITING_MAX;
+use crate::requests::ConnHasher;
+use crate::transport::lane::LaneEvent;
+use crate::transport::{CloseReason, ConnId, PathStats};
+
+/// Bits of a key that name the connection's place; the others are random, so that keys cannot be
+/// guessed.
+pub(super) const PLACE_BITS: u32 = 20;
+/// The bits of a key that are its place.
+pub(super) const PLACE_MASK: u64 = (1 << PLACE_BITS) - 1;
+
+/// The connections, and what happened to them since the last poll. Inside of the lane a connection
+/// goes by its key, which leads to its place without a search and is never used again.
+pub(super) struct Arrivals {
+    pub(super) pool: Pool,
+    pub(super) places: Vec<Option<Box<Conn>>>,
+    /// Places without a connection.
+    free: Vec<usize>,
+    /// Makes keys that nobody can guess.
+    random: RandomState,
+    opened: u64,
+    pub(super) by_conn: HashMap<ConnId, u64, ConnHasher>,
+    pub(super) by_endpoint: HashMap<EndpointId, u64>,
+    pub(super) events: Vec<LaneEvent>,
+    /// Rendezvous with a place for their data, to be begun.
+    pub(super) pulls: Vec<Pull>,
+    /// Operations that UCX ended.
+    pub(super) ended: Vec<Completion>,
+    /// Data that wait for a buffer, on all connections.
+    pub(super) waiting: usize,
+    pub(super) stats: PathStats,
+    /// Messages for keys that nobody has: late ones of connections that are closed.
+    pub(super) strays: u64,
+    pub(super) now: Time,
+}
+
+/// A rendezvous and its place.
+pub(super) struct Pull {
+    pub(super) key: u64,
+    pub(super) at: FrameNo,
+    pub(super) pending: Pending,
+    pub(super) into: PartMut,
+}
+
+impl Arrivals {
+    pub(super) fn new(pool: Pool) -> Arrivals {
+        Arrivals {
+            pool,
+            places: Vec::new(),
+            free: Vec::new(),
+            random: RandomState::new(),
+            opened: 0,
+            by_conn: HashMap::default(),
+            by_endpoint: HashMap::new(),
+            events: Vec::new(),
+            pulls: Vec::new(),
+            ended: Vec::new(),
+            waiting: 0,
+            stats: PathStats::default(),
+            strays: 0,
+            now: Time(0),
+        }
+    }
+
+    /// A place and a key for a connection.
+    pub(super) fn open(&mut self, id: ConnId) -> u64 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        assert!(place as u64 <= PLACE_MASK, "more connections than a key can tell apart");
+        self.opened += 1;
+        let key = self.random.hash_one(self.opened) & !PLACE_MASK | place as u64;
+        self.places[place] = Some(Box::new(Conn::new(id, key)));
+        let old = self.by_conn.insert(id, key);
+        assert!(old.is_none(), "{id:?} opened twice");
+        key
+    }
+
+    /// Forgets a connection. What it has under way ends by itself, and its endpoint in the
+    /// background.
+    pub(super) fn close(&mut self, id: ConnId) {
+        let Some(key) = self.by_conn.remove(&id) else { return };
+        let place = (key & PLACE_MASK) as usize;
+        let conn = self.places[place].take().expect("by_conn names connections");
+        self.free.push(place);
+        self.waiting -= conn.inbox.waiting();
+        self.pulls.retain(|pull| pull.key != key);
+        self.events.retain(|event| conn_of(event) != id);
+        if let Some(remote) = &conn.remote {
+            self.by_endpoint.remove(&remote.endpoint.id());
+        }
+    }
+
+    /// The connection with a key, unless its end is known.
+    pub(super) fn conn(&mut self, key: u64) -> Option<&mut Conn> {
+        let place = (key & PLACE_MASK) as usize;
+        let conn = self.places.get_mut(place)?.as_deref_mut()?;
+        (conn.key == key && !conn.broken).then_some(conn)
+    }
+
+    /// The connection cannot go on; its owner is told, once.
+    pub(super) fn broken(&mut self, key: u64, reason: CloseReason) {
+        let Some(conn) = self.conn(key) else { return };
+        conn.broken = true;
+        let event = LaneEvent::Broken { conn: conn.id, reason };
+        self.events.push(event);
+    }
+
+    /// Hands out the frames of a connection that are complete.
+    pub(super) fn deliver(&mut self, key: u64) {
+        while let Some(conn) = self.conn(key) {
+            let Some(frame) = conn.inbox.pop() else { return };
+            let event = LaneEvent::Received { conn: conn.id, frame };
+            self.stats.frames_received += 1;
+            self.events.push(event);
+        }
+    }
+
+    /// Data of `len` bytes for a frame: puts them where they belong, or has them wait.
+    fn land(&mut self, key: u64, at: FrameNo, data: Data<'_>) {
+        let len = data.len();
+        let (others_wait, pool) = (self.waiting > 0, self.pool.clone());
+        let Some(conn) = self.conn(key) else { return };
+        let space = if others_wait { None } else { conn.inbox.space(at, len, &pool) };
+        let Some(into) = space else {
+            conn.inbox.wait(at, Held::from(data));
+            self.waiting += 1;
+            if self.waiting > LANE_WAITING_MAX {
+                let text = format!("over {LANE_WAITING_MAX} messages wait for a buffer");
+                self.broken(key, CloseReason::Protocol(text));
+            }
+            return;
+        };
+        match data {
+            Data::Eager(bytes) => self.copy(key, at, &bytes, into),
+            Data::Rendezvous(pending) => self.pulls.push(Pull { key, at, pending, into }),
+        }
+    }
+
+    fn copy(&mut self, key: u64, at: FrameNo, bytes: &[u8], mut into: PartMut) {
+        into.copy_from_slice(bytes);
+        drop(into);
+        self.stats.copied_bytes += bytes.len() as u64;
+        if let Some(conn) = self.conn(key) {
+            conn.inbox.landed(at, bytes.len());
+        }
+    }
+
+    /// Data that waited take their places, as far as there are buffers now.
+    pub(super) fn resume(&mut self) {
+        let pool = self.pool.clone();
+        for place in 0..self.places.len() {
+            while self.waiting > 0 {
+                let Some(conn) = self.places[place].as_deref_mut() else { break };
+                let key = conn.key;
+                let Some((at, held, into)) = conn.inbox.resume(Held::len, &pool) else { break };
+                self.waiting -= 1;
+                match held {
+                    Held::Eager(kept) => self.copy(key, at, &kept, into),
+                    Held::Rendezvous(pending) => self.pulls.push(Pull { key, at, pending, into }),
+                }
+                self.deliver(key);
+            }
+        }
+    }
+}
+
+impl Handler for Arrivals {
+    fn message(&mut self, header: &[u8], data: Data<'_>) {
+        let now = self.now;
+        let len = data.len();
+        let Some(key) = wire::key(header).filter(|&key| self.conn(key).is_some()) else {
+            self.strays += 1;
+            return;
+        };
+        let Some(conn) = self.conn(key) else { return };
+        conn.last_received = now;
+        let head = LaneHead::decode(header).map_err(Violation::from);
+        let act = head.and_then(|head| conn.inbox.take(head, len));
+        let id = conn.id;
+        self.stats.bytes_received += (header.len() + len) as u64;
+        match act {
+            Ok(Act::Land(at)) => self.land(key, at, data),
+            Ok(Act::Probed) => self.events.push(LaneEvent::Probed { conn: id }),
+            Ok(Act::None) => {}
+            Err(violation) => self.broken(key, CloseReason::Protocol(violation.to_string())),
+        }
+        self.deliver(key);
+    }
+
+    fn completed(&mut self, done: Completion) {
+        self.ended.push(done);
+    }
+
+    fn failed(&mut self, endpoint: EndpointId, error: UcxError) {
+        if let Some(&key) = self.by_endpoint.get(&endpoint) {
+            self.broken(key, reason(&error));
+        }
+    }
+}
+
+/// A peer that is gone is told from trouble of the network, as far as UCX does.
+pub(super) fn reason(error: &UcxError) -> CloseReason {
+    if error.is_peer_gone() { CloseReason::Peer } else { CloseReason::System(error.to_string()) }
+}
+
+fn conn_of(event: &LaneEvent) -> ConnId {
+    match event {
+        LaneEvent::Probed { conn }
+        | LaneEvent::Received { conn, .. }
+        | LaneEvent::Broken { conn, .. } => *conn,
+    }
+}
