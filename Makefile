@@ -8,12 +8,14 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Arguments of `make demo` and `make bench`; for example: make demo ARGS=--keep
 ARGS ?=
+# Sleeps of `make stress`.
+OGIVE_STRESS ?= 1000000
 # Seconds of `make sim`.
 SECONDS_SIM ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint bench sim clean unit doctest process-tests release-tests \
-        fmt-check clippy tidy dependencies tools-demo tools-test
+.PHONY: help demo build test lint bench stress sim clean unit doctest process-tests release-tests \
+        wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
 	@echo 'make TARGET [ARGS="..."]'
@@ -35,6 +37,9 @@ lint: ## Format, clippy, tidy tests, dependency checks
 
 bench: build ## A volume of three replicas beside single copies, in one run
 	@bench/volume.sh $(ARGS)
+
+stress: ## A million sleeps of a reactor, none of them overslept (OGIVE_STRESS=N for others)
+	@.ci/jobs stress
 
 sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
 	$(CARGO) run --release -q -p ogive-sim --bin ogive-sim -- --seconds $(SECONDS_SIM) $(ARGS)
@@ -58,6 +63,10 @@ doctest: ## Examples in the documentation
 
 process-tests: ## Tests with real processes: crash, interop_nbd, fs_on_volume, cluster
 	.ci/tests process
+
+wake-ups:
+	OGIVE_STRESS=$(OGIVE_STRESS) $(CARGO) test -q --release -p ogive-reactor --test wake -- \
+	  --nocapture --test-threads=1
 
 fmt-check:
 	$(CARGO) fmt --all --check

@@ -18,26 +18,20 @@ use ogive_types::Time;
 
 const ADAPTIVE: PollMode = PollMode::Adaptive { spin: Duration::from_micros(50) };
 
-/// Transitions per mode: `OGIVE_STRESS=200000` for the long run.
-fn transitions() -> u64 {
-    std::env::var("OGIVE_STRESS").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000)
-}
-
-/// Sends values one by one, each at a random moment around the reactor's way to sleep, and waits
-/// for each.
-fn stress(mode: PollMode, background: bool) {
+/// The many sources and the long run are in `tests/wake`; here, a reactor with background tasks,
+/// which let it sleep for moments only.
+#[test]
+fn no_wake_up_is_lost_beside_background_tasks() {
     let (tx, rx) = channel(16).unwrap();
     let seen = Arc::new(Seen::default());
     let theirs = Arc::clone(&seen);
-    let handle = spawn(config("stress", mode), move || {
-        if background {
-            spawn_background(std::future::pending());
-        }
+    let handle = spawn(config("stress", PollMode::Event), move || {
+        spawn_background(std::future::pending());
         Ok::<_, String>(Counter::new(rx, theirs, None))
     })
     .unwrap();
-    let mut random = Random(0x9E37_79B9 + transitions());
-    for value in 1..=transitions() {
+    let mut random = Random(0x9E37_79B9);
+    for value in 1..=3000 {
         tx.try_send(value).unwrap();
         let mut spins = 0u64;
         while seen.value.load(Ordering::Acquire) != value {
@@ -57,21 +51,6 @@ fn stress(mode: PollMode, background: bool) {
     drop(tx);
     handle.join().unwrap();
     assert!(seen.sleeps.load(Ordering::Relaxed) > 0);
-}
-
-#[test]
-fn no_wake_up_is_lost_in_adaptive_mode() {
-    stress(ADAPTIVE, false);
-}
-
-#[test]
-fn no_wake_up_is_lost_in_event_mode() {
-    stress(PollMode::Event, false);
-}
-
-#[test]
-fn no_wake_up_is_lost_beside_background_tasks() {
-    stress(PollMode::Event, true);
 }
 
 #[test]
