@@ -1,25 +1,31 @@
 //! Measures what an idle server costs: a reactor in adaptive mode with the production transport and
 //! many established connections from another process, all with the production keep-alive.
 //!
-//! `idle [tcp|shm] [CONNECTIONS] [SECONDS] [SPIN_US]` prints the server's CPU in per cent of a core
-//! and its context switches per second, from /proc. The clients live in one process, as the shards
-//! of a chunkserver do.
+//! `idle [tcp|shm] [CONNECTIONS] [PEERS] [SECONDS] [SPIN_US]` prints the server's CPU in per cent of
+//! a core and its context switches per second, from /proc. The connections come from PEERS
+//! transports with a thread and a keep-alive of its own each: as many as connections are the worst
+//! case, for then no two of them speak at the same time.
 
 #![allow(clippy::disallowed_methods, reason = "a measurement owns its processes and clock")]
 
 use std::io::{BufRead, BufReader};
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use ogive_buf::Pool;
 use ogive_reactor::queue::{Receiver, channel};
-use ogive_reactor::{PollMode, ReactorConfig, Work, limits, spawn};
+use ogive_reactor::{PollMode, ReactorConfig, Work, limits, now, spawn};
 use ogive_rpc::hello::{Hello, Identity};
 use ogive_rpc::transport::net::{NetConfig, NetTransport};
 use ogive_rpc::transport::tcp::TcpConfig;
 use ogive_rpc::transport::{Endpoint, Event, Path, PathChoice, Transport};
 use ogive_types::{ClusterId, SessionId, Time};
+use rustix::event::{PollFd, PollFlags, poll};
+
+/// Unit of the times in /proc (USER_HZ), the same on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -28,37 +34,38 @@ fn main() -> Result<()> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["server", path, spin_us] => serve(path.parse()?, spin_us.parse()?),
-        ["clients", path, to, count] => connect(path.parse()?, to, count.parse()?),
+        ["clients", path, to, connections, peers] => {
+            connect(path.parse()?, to, connections.parse()?, peers.parse()?)
+        }
         _ => {
             let path: Path = args.first().map_or(Ok(Path::Tcp), |name| name.parse())?;
             let number = |i: usize, default| args.get(i).map_or(Ok(default), |n| n.parse::<u64>());
-            let spin_us = number(3, limits::SPIN.as_micros() as u64)?;
-            measure(path, number(1, 100)?, number(2, 10)?, spin_us)
+            let connections = number(1, 100)?;
+            let spin_us = number(4, limits::SPIN.as_micros() as u64)?;
+            measure(path, connections, number(2, connections)?, number(3, 10)?, spin_us)
         }
     }
 }
 
-fn measure(path: Path, connections: u64, seconds: u64, spin_us: u64) -> Result<()> {
+fn measure(path: Path, connections: u64, peers: u64, seconds: u64, spin_us: u64) -> Result<()> {
     let name = path.name();
-    let (server, endpoint) = start(&["server", name, &spin_us.to_string()])?;
-    let count = connections.to_string();
-    let (clients, _) = start(&["clients", name, &endpoint, &count])?;
+    let (server, to) = start(&["server", name, &spin_us.to_string()])?;
+    let (_clients, _) =
+        start(&["clients", name, &to, &connections.to_string(), &peers.to_string()])?;
     // The greetings are over; what they left behind settles.
     std::thread::sleep(Duration::from_secs(2));
-    let before = (usage(&server.0)?, usage(&clients.0)?);
+    let before = usage(&server.0)?;
     let begin = Instant::now();
     std::thread::sleep(Duration::from_secs(seconds));
     let took = begin.elapsed().as_secs_f64();
-    for (who, child, before) in [("server", &server, before.0), ("clients", &clients, before.1)] {
-        let after = usage(&child.0)?;
-        println!(
-            "{name}, {connections} connections, spin {spin_us} us, {who}: {:.2} % of a core, \
-             {:.0} sleeps/s, {:.0} involuntary switches/s",
-            (after.cpu - before.cpu) / took * 100.0,
-            (after.sleeps - before.sleeps) / took,
-            (after.pushed - before.pushed) / took,
-        );
-    }
+    let after = usage(&server.0)?;
+    println!(
+        "{name}, {connections} connections of {peers} peers, spin {spin_us} us: \
+         {:.2} % of a core, {:.0} voluntary and {:.0} other context switches a second",
+        (after.cpu - before.cpu) / took * 100.0,
+        (after.sleeps - before.sleeps) / took,
+        (after.pushed - before.pushed) / took,
+    );
     Ok(())
 }
 
@@ -109,8 +116,7 @@ fn usage(child: &Child) -> Result<Usage> {
             }
         }
     }
-    let per_second = rustix::param::clock_ticks_per_second() as f64;
-    Ok(Usage { cpu: ticks / per_second, sleeps, pushed })
+    Ok(Usage { cpu: ticks / TICKS_PER_SECOND, sleeps, pushed })
 }
 
 /// A transport with the time-outs of production.
@@ -127,13 +133,11 @@ fn net(path: Path, listen: Vec<Endpoint>) -> Result<NetTransport> {
     Ok(NetTransport::new(NetConfig { tcp, choice: PathChoice::Only(path) })?)
 }
 
-/// Turns a transport and a queue, as a shard does, and counts connections.
+/// Turns a transport and a queue, as a shard does.
 struct Idle {
     net: NetTransport,
     inbox: Receiver<()>,
     events: Vec<Event>,
-    connected: u64,
-    announce_at: u64,
 }
 
 impl Work for Idle {
@@ -141,15 +145,8 @@ impl Work for Idle {
         let mut any = self.inbox.try_recv().is_some();
         any |= self.net.poll(now, &mut self.events);
         for event in self.events.drain(..) {
-            match event {
-                Event::Connected { .. } => {
-                    self.connected += 1;
-                    if self.connected == self.announce_at {
-                        println!("connected");
-                    }
-                }
-                Event::Closed { reason, .. } => eprintln!("closed: {reason}"),
-                Event::Received { .. } => {}
+            if let Event::Closed { reason, .. } = event {
+                eprintln!("closed: {reason}");
             }
         }
         if any {
@@ -175,37 +172,65 @@ impl Work for Idle {
     }
 }
 
-fn run(spin_us: u64, make: impl FnOnce() -> Result<Idle> + Send + 'static) -> Result<()> {
+fn serve(path: Path, spin_us: u64) -> Result<()> {
+    let (_tx, inbox) = channel(1)?;
     let mode = PollMode::Adaptive { spin: Duration::from_micros(spin_us) };
     let config = ReactorConfig { name: "idle".into(), core: None, mode };
-    let reactor = spawn(config, move || make().map_err(|e| e.to_string()))?;
+    let make = move || {
+        let net = net(path, vec![Endpoint("tcp:127.0.0.1:0".into())])?;
+        println!("{}", net.local_endpoints()[0]);
+        Ok(Idle { net, inbox, events: Vec::new() })
+    };
+    let reactor =
+        spawn(config, move || make().map_err(|e: Box<dyn std::error::Error>| e.to_string()))?;
     Ok(reactor.join()?)
 }
 
-fn serve(path: Path, spin_us: u64) -> Result<()> {
-    let (tx, inbox) = channel(1)?;
-    run(spin_us, move || {
-        let net = net(path, vec![Endpoint("tcp:127.0.0.1:0".into())])?;
-        println!("{}", net.local_endpoints()[0]);
-        Ok(Idle { net, inbox, events: Vec::new(), connected: 0, announce_at: 0 })
-    })?;
-    drop(tx);
+/// Connects from as many transports as there are peers; the line comes when all are connected.
+fn connect(path: Path, to: &str, connections: u64, peers: u64) -> Result<()> {
+    let (tell, told) = std::sync::mpsc::channel();
+    for peer in 0..peers {
+        let (tell, to) = (tell.clone(), Endpoint(to.into()));
+        let mine = connections / peers + u64::from(peer < connections % peers);
+        std::thread::spawn(move || {
+            if let Err(error) = idle_peer(path, &to, mine, &tell) {
+                eprintln!("peer {peer}: {error}");
+                std::process::exit(1);
+            }
+        });
+        // Their keep-alives are spread over time, as those of machines that know nothing of each
+        // other.
+        std::thread::sleep(Duration::from_millis(13));
+    }
+    for _ in 0..connections {
+        told.recv()?;
+    }
+    println!("connected");
+    std::thread::park();
     Ok(())
 }
 
-fn connect(path: Path, to: &str, count: u64) -> Result<()> {
-    let (tx, inbox) = channel(1)?;
-    let to = Endpoint(to.into());
-    run(0, move || {
-        let (mut net, mut events) = (net(path, Vec::new())?, Vec::new());
-        for _ in 0..count {
-            net.connect(&to, ogive_reactor::now());
-            // Real clients come one after the other: their keep-alives are spread over time.
-            std::thread::sleep(Duration::from_millis(10));
-            net.poll(ogive_reactor::now(), &mut events);
+fn idle_peer(path: Path, to: &Endpoint, connections: u64, tell: &Sender<()>) -> Result<()> {
+    let (mut net, mut events) = (net(path, Vec::new())?, Vec::new());
+    for _ in 0..connections {
+        net.connect(to, now());
+    }
+    loop {
+        while net.poll(now(), &mut events) {}
+        net.flush(now());
+        for event in events.drain(..) {
+            match event {
+                Event::Connected { .. } => tell.send(())?,
+                Event::Closed { reason, .. } => return Err(reason.into()),
+                Event::Received { .. } => {}
+            }
         }
-        Ok(Idle { net, inbox, events, connected: 0, announce_at: count })
-    })?;
-    drop(tx);
-    Ok(())
+        if net.prepare_sleep() {
+            let pause = net.next_deadline().since(now()).min(Duration::from_secs(1));
+            let timeout = rustix::event::Timespec::try_from(pause)?;
+            // SAFETY: the transport that owns the descriptor outlives this borrow.
+            let fd = unsafe { BorrowedFd::borrow_raw(net.wake_fd()) };
+            poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], Some(&timeout))?;
+        }
+    }
 }
