@@ -108,6 +108,9 @@ pub const HELLO_WITHIN: Duration = Duration::from_secs(2);
 pub const FRAME_WITHIN: Duration = Duration::from_secs(10);
 /// PING is sent when nothing was sent for this long.
 pub const PING_AFTER: Duration = Duration::from_secs(1);
+/// PINGs that are due within this part of `PING_AFTER` are sent together: four wake-ups a second at
+/// most, whatever the number of connections, for a third more PINGs at worst.
+pub const PING_EARLY_PART: u32 = 4;
 /// The peer is taken for dead when nothing was heard for this long: four PINGs are missing.
 pub const SILENT_AFTER: Duration = Duration::from_secs(4);
 /// Time-outs are looked for no more often than this; a pass costs some nanoseconds a connection.

@@ -132,7 +132,8 @@ pub trait Transport {
     /// Closes a connection; `Closed` follows from the next poll.
     fn close(&mut self, conn: ConnId, reason: CloseReason);
 
-    /// Makes progress without blocking, and appends what happened. True when anything did.
+    /// Makes progress without blocking, and appends what happened. True when anything did, but for
+    /// keep-alive.
     fn poll(&mut self, now: Time, events: &mut Vec<Event>) -> bool;
 
     /// Sends what `send` queued; called once per turn of the loop, after all of its sends. What the

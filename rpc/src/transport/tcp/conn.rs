@@ -21,7 +21,7 @@ use super::epoll::Interest;
 use super::queue::SendQueue;
 use super::stats::TcpStats;
 use crate::assemble::{Assembler, Step};
-use crate::frame::FrameError;
+use crate::frame::{FrameError, KIND_PING};
 use crate::limits::{READ_BYTES_PER_POLL, SLICES_PER_WRITE};
 use crate::offer::Offer;
 use crate::transport::{CloseReason, ConnId, Incoming};
@@ -219,6 +219,7 @@ impl Conn {
     ) -> Result<(), CloseReason> {
         self.partial_since = None;
         stats.frames_received += 1;
+        stats.pings_received += u64::from(frame.kind == KIND_PING);
         on_frame(self, frame)
     }
 

@@ -7,6 +7,8 @@ pub struct TcpStats {
     pub frames_sent: u64,
     /// Frames received whole.
     pub frames_received: u64,
+    /// PINGs among those.
+    pub pings_received: u64,
     /// Bytes handed to the kernel.
     pub bytes_sent: u64,
     /// Bytes received.

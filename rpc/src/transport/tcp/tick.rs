@@ -9,6 +9,9 @@
 //! | Up | incomplete frame began | `frame_within` | `Protocol` |
 //! | Up | queue over its soft limit | `stalled_after` | `Stalled` |
 //! | Up, nothing queued | last byte sent | `ping_after` | PING |
+//!
+//! Whenever time-outs are looked for, the PINGs of the next moments are sent as well, so that many
+//! idle connections cost a few wake-ups a second and not one or two each.
 
 use std::time::Duration;
 
@@ -16,6 +19,7 @@ use ogive_types::Time;
 
 use super::config::Timing;
 use super::conn::{Conn, ConnState};
+use crate::limits::PING_EARLY_PART;
 use crate::transport::CloseReason;
 
 /// What is due on a connection.
@@ -105,7 +109,7 @@ fn due_up(c: &Clocks, timing: &Timing, now: Time) -> Due {
     // A frame that waits is sign of life enough once the peer reads it.
     if c.queued_bytes == 0 {
         let at = c.last_sent + timing.ping_after;
-        if at <= now {
+        if at <= now + timing.ping_after / PING_EARLY_PART {
             return Due::Ping;
         }
         next = next.min(at);
@@ -163,6 +167,13 @@ mod tests {
         let stalled = Clocks { stalled_since: Some(Time(18 * S)), queued_bytes: 77, ..fresh };
         assert_eq!(at(stalled, 20), Due::Close(CloseReason::Stalled(77)));
         assert_eq!(at(fresh, 20), Due::Ping);
+    }
+
+    #[test]
+    fn pings_that_are_nearly_due_go_with_those_that_are() {
+        let sent_at = |us: u64| Clocks { last_received: Time(us), last_sent: Time(us), ..up() };
+        assert_eq!(at(sent_at(19_250_000), 20), Due::Ping);
+        assert_eq!(at(sent_at(19_250_001), 20), Due::At(Time(20_250_001)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::report::Report;
 use super::stats::TcpStats;
 use super::table::Table;
 use super::tick::{Due, due};
-use crate::frame::{KIND_HELLO, KIND_PATH, KIND_PING, KIND_UPPER_MIN};
+use crate::frame::{HEADER_BYTES, KIND_HELLO, KIND_PATH, KIND_PING, KIND_UPPER_MIN};
 use crate::hello::Hello;
 use crate::limits::{
     ACCEPTS_PER_POLL, BUFFER_RETRY, SCRATCH_BYTES, SEND_EAGER_BYTES, SEND_QUEUE_BYTES_MAX,
@@ -149,45 +149,53 @@ impl TcpTransport {
 
     /// Asks epoll, and serves what is ready.
     fn look(&mut self, events: &mut Vec<Event>) -> bool {
-        let ready = self.epoll.look();
-        for i in 0..ready {
+        let mut progress = false;
+        for i in 0..self.epoll.look() {
             let ready = self.epoll.ready(i);
             match self.listeners.index_of(ready.token) {
-                Some(index) => self.accept(index),
-                None => self.serve(ready, events),
+                Some(index) => {
+                    self.accept(index);
+                    progress = true;
+                }
+                None => progress |= self.serve(ready, events),
             }
         }
-        ready > 0
+        progress
     }
 
-    fn serve(&mut self, ready: Ready, events: &mut Vec<Event>) {
+    /// True when something else than PING happened.
+    fn serve(&mut self, ready: Ready, events: &mut Vec<Event>) -> bool {
         let id = ConnId(ready.token);
-        let Some(conn) = self.table.get_mut(id) else { return };
+        let Some(conn) = self.table.get_mut(id) else { return false };
         if conn.state == ConnState::Connecting {
-            return self.connected(id);
+            self.connected(id);
+            return true;
         }
         if ready.dead && conn.paused {
-            return self.finish(id, CloseReason::Peer);
+            self.finish(id, CloseReason::Peer);
+            return true;
         }
-        if ready.write && conn.blocked {
+        let write = ready.write && conn.blocked;
+        if write {
             self.write(id);
         }
-        if ready.read {
-            self.read(id, events);
-        }
+        ready.read && self.read(id, events) || write
     }
 
-    /// True when bytes arrived.
+    /// True when bytes arrived, other than those of PING alone: an owner who learns that a peer
+    /// lives need not spin for more.
     fn read(&mut self, id: ConnId, events: &mut Vec<Event>) -> bool {
+        let pings = self.stats.pings_received;
         let result = self.with_frames(id, events, |conn, cx, frames| {
             conn.read(cx, &mut |conn, frame| frames.take(conn, frame))
         });
         match result {
             Some(Ok(0)) | None => false,
-            Some(Ok(_)) => {
+            Some(Ok(n)) => {
                 self.hot.arrived(id);
                 self.after_read(id);
-                true
+                let pings = self.stats.pings_received - pings;
+                n as u64 != pings * HEADER_BYTES as u64
             }
             Some(Err(reason)) => {
                 self.finish(id, reason);
