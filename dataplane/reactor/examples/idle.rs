@@ -1,8 +1,8 @@
 //! Measures what an idle server costs: a reactor in adaptive mode with the production transport and
 //! many established connections from another process, all with the production keep-alive.
 //!
-//! `idle [tcp|shm] [CONNECTIONS] [PEERS] [SECONDS] [SPIN_US]` prints the server's CPU in per cent of
-//! a core and its context switches per second, from /proc. The connections come from PEERS
+//! `idle [tcp|shm] [CONNECTIONS] [PEERS] [SECONDS] [SPIN_US]` prints the server's CPU in per cent
+//! of a core and its context switches per second, from /proc. The connections come from PEERS
 //! transports with a thread and a keep-alive of its own each: as many as connections are the worst
 //! case, for then no two of them speak at the same time.
 

@@ -56,7 +56,7 @@ fn cycle(i: usize, server: &mut End, client: &mut End) -> u32 {
 fn stranger(i: usize, server: &mut End, to: &Endpoint) {
     let before = server.net.stats().tcp.accepted;
     let mut raw = TcpStream::connect(to.addr().unwrap()).unwrap();
-    let nonsense = i % 2 == 0;
+    let nonsense = i.is_multiple_of(2);
     if nonsense {
         raw.write_all(&[0xff; 64]).unwrap();
         settle("thrown out", &mut [server], |ends| {

@@ -129,7 +129,10 @@ impl End {
 fn settle(what: &str, ends: &mut [&mut End], mut done: impl FnMut(&mut [&mut End]) -> bool) {
     let start = now();
     while !done(ends) {
-        let progress = ends.iter_mut().fold(false, |any, end| end.turn() || any);
+        let mut progress = false;
+        for end in ends.iter_mut() {
+            progress |= end.turn();
+        }
         if !progress {
             std::thread::sleep(Duration::from_micros(100));
         }
