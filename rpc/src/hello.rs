@@ -19,7 +19,7 @@ pub struct Hello {
     pub identity: Identity,
     /// Bit set of optional features; none yet.
     pub features: u64,
-    /// Proof of identity; empty until tickets are issued.
+    /// Proof of identity, see [`crate::token`]; empty when the end has none yet.
     pub token: Vec<u8>,
     /// Requests that the peer may have unanswered at this end.
     pub credit_requests: u32,

@@ -2,8 +2,8 @@
 //!
 //! - [`frame`]: the header and its codec; [`assemble`]: frames with pooled payloads out of a
 //!   stream;
-//! - [`hello`], [`goodbye`]: what the two ends tell each other first and last; [`offer`],
-//!   [`path_frame`]: how they agree on a path between;
+//! - [`hello`], [`goodbye`]: what the two ends tell each other first and last; [`token`]: by which
+//!   they know each other; [`offer`], [`path_frame`]: how they agree on a path between;
 //! - [`requests`], [`inbound`]: requests in flight, their deadlines and credits, as plain state
 //!   without I/O;
 //! - [`transport`]: the polled trait, and behind it TCP and the faster paths.
@@ -18,4 +18,5 @@ pub mod offer;
 pub mod path_frame;
 pub mod requests;
 mod text;
+pub mod token;
 pub mod transport;

@@ -14,6 +14,9 @@ pub const PAYLOAD_BYTES_MAX: usize = MAX_IO_BYTES;
 pub const HELLO_BODY_BYTES_MAX: usize = 4 << 10;
 /// Longest token in a HELLO: a signed ticket is a few hundred bytes.
 pub const TOKEN_BYTES_MAX: usize = 2 << 10;
+/// How far the clocks of two hosts may differ without harm: a token is accepted for so long after
+/// its end. Hosts without time synchronisation drift by seconds a day.
+pub const TOKEN_CLOCK_TOLERANCE: Duration = Duration::from_secs(300);
 /// Longest body of a GOODBYE: a code and a sentence.
 pub const GOODBYE_BODY_BYTES_MAX: usize = 512;
 

@@ -24,7 +24,8 @@ const CRATES: [(&str, &[&str], bool); 18] = [
     ),
     ("ogive-api", &["types"], false),
     ("ogive-meta", &["types"], true),
-    ("ogive-mds", &["api", "meta", "types"], false),
+    // `rpc` for its tokens, which it signs and the data plane checks.
+    ("ogive-mds", &["api", "meta", "rpc", "types"], false),
     ("ogive-hwtest", &[], false),
     ("ogive-bench", &[], false),
     (

@@ -6,6 +6,7 @@
 //! | [`net`] | [`net::NetTransport`], which owners use: meets over TCP, then takes the best path |
 //! | [`tcp`] | TCP, always there |
 //! | [`lane`] | what a faster path is to `net` |
+//! | [`usage`] | what goes over which path, for operators |
 //! | `path`, `endpoint` | the names of the paths; where a peer is met and what it offers |
 
 mod endpoint;
@@ -15,6 +16,7 @@ mod path;
 pub mod tcp;
 #[cfg(feature = "ucx")]
 pub mod ucx;
+pub mod usage;
 
 pub use endpoint::{Endpoint, EndpointError};
 pub use path::{Path, PathChoice, PathStats, UnknownPath};
