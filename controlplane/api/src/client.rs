@@ -199,14 +199,9 @@ impl MdsClient {
     }
 
     /// Keeps a session alive; do so every third of the lease.
-    pub async fn keep_alive(
-        &self,
-        volume: VolumeId,
-        session: SessionId,
-    ) -> Result<KeptAlive, ApiError> {
-        let request = pb::KeepAliveRequest { volume: volume.0, session: session.0 };
-        let r = self.call(request, async |mut s: Stub, q| s.keep_alive(q).await).await?;
-        Ok(KeptAlive { lease_ms: r.lease_ms, size_bytes: r.size_bytes })
+    pub async fn keep_alive(&self, k: KeepAlive) -> Result<KeptAlive, ApiError> {
+        let request: pb::KeepAliveRequest = k.into();
+        self.call(request, async |mut s: Stub, q| s.keep_alive(q).await).await?.try_into()
     }
 
     /// Ends a session; one that has ended already is no error.

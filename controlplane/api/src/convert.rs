@@ -66,8 +66,65 @@ impl TryFrom<pb::RegisterChunkserverReply> for Registered {
     type Error = ApiError;
 
     fn try_from(r: pb::RegisterChunkserverReply) -> Result<Registered, ApiError> {
-        Ok(Registered { id: ChunkserverId(r.chunkserver_id), cluster: cluster(&r.cluster_id)? })
+        let id = ChunkserverId(r.chunkserver_id);
+        let credential = credential(r.credential)?;
+        Ok(Registered { id, cluster: cluster(&r.cluster_id)?, credential })
     }
+}
+
+impl From<Credential> for pb::Credential {
+    fn from(c: Credential) -> Self {
+        let (token, public_key) = (c.token, c.public_key.to_vec());
+        pb::Credential { token, public_key, not_after_s: c.not_after_s }
+    }
+}
+
+impl TryFrom<pb::Credential> for Credential {
+    type Error = ApiError;
+
+    fn try_from(c: pb::Credential) -> Result<Credential, ApiError> {
+        let public_key = <[u8; 32]>::try_from(c.public_key);
+        let public_key = public_key.map_err(|_| ApiError::Malformed("a key of a wrong length"))?;
+        Ok(Credential { token: c.token, public_key, not_after_s: c.not_after_s })
+    }
+}
+
+fn credential(c: Option<pb::Credential>) -> Result<Credential, ApiError> {
+    c.ok_or(ApiError::Malformed("no token"))?.try_into()
+}
+
+impl From<PathUse> for pb::PathUse {
+    fn from(p: PathUse) -> Self {
+        pb::PathUse {
+            path: p.path,
+            chunkservers: p.chunkservers,
+            clients: p.clients,
+            frames_sent: p.frames_sent,
+            frames_received: p.frames_received,
+            bytes_sent: p.bytes_sent,
+            bytes_received: p.bytes_received,
+            copied_bytes: p.copied_bytes,
+        }
+    }
+}
+
+impl From<pb::PathUse> for PathUse {
+    fn from(p: pb::PathUse) -> Self {
+        PathUse {
+            path: p.path,
+            chunkservers: p.chunkservers,
+            clients: p.clients,
+            frames_sent: p.frames_sent,
+            frames_received: p.frames_received,
+            bytes_sent: p.bytes_sent,
+            bytes_received: p.bytes_received,
+            copied_bytes: p.copied_bytes,
+        }
+    }
+}
+
+fn path_uses(all: Vec<pb::PathUse>) -> Vec<PathUse> {
+    all.into_iter().map(Into::into).collect()
 }
 
 impl From<FollowerReport> for pb::FollowerReport {
@@ -137,7 +194,29 @@ impl From<Heartbeat> for pb::HeartbeatRequest {
             replicas: h.replicas.into_iter().map(Into::into).collect(),
             drops_done: h.drops_done.into_iter().map(Into::into).collect(),
             topology_version: h.topology_version,
+            token_not_after_s: h.token_not_after_s,
+            paths: h.paths.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<KeepAlive> for pb::KeepAliveRequest {
+    fn from(k: KeepAlive) -> Self {
+        pb::KeepAliveRequest {
+            volume: k.volume.0,
+            session: k.session.0,
+            token_not_after_s: k.token_not_after_s,
+            paths: k.paths.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::KeepAliveReply> for KeptAlive {
+    type Error = ApiError;
+
+    fn try_from(k: pb::KeepAliveReply) -> Result<KeptAlive, ApiError> {
+        let credential = k.credential.map(Credential::try_from).transpose()?;
+        Ok(KeptAlive { lease_ms: k.lease_ms, size_bytes: k.size_bytes, credential })
     }
 }
 
@@ -182,6 +261,7 @@ impl TryFrom<pb::HeartbeatReply> for HeartbeatReply {
             topology_version: h.topology_version,
             topology: h.topology.map(Topology::try_from).transpose()?,
             drops: h.drops.into_iter().map(Into::into).collect(),
+            credential: h.credential.map(Credential::try_from).transpose()?,
         })
     }
 }
@@ -209,7 +289,8 @@ impl TryFrom<pb::Volume> for Volume {
 impl From<pb::Session> for Session {
     fn from(s: pb::Session) -> Session {
         let (id, epoch) = (SessionId(s.id), Epoch(s.epoch));
-        Session { id, epoch, client: s.client, alive: s.alive }
+        let paths = path_uses(s.paths);
+        Session { id, epoch, client: s.client, alive: s.alive, paths }
     }
 }
 
@@ -224,6 +305,7 @@ impl TryFrom<pb::AttachVolumeReply> for Attachment {
             epoch: Epoch(a.epoch),
             lease_ms: a.lease_ms,
             cluster: cluster(&a.cluster_id)?,
+            credential: credential(a.credential)?,
         })
     }
 }
@@ -279,6 +361,7 @@ impl From<pb::ChunkserverStatus> for ChunkserverStatus {
             replicas: c.replicas,
             leaders: c.leaders,
             silent_ms: c.silent_ms,
+            paths: path_uses(c.paths),
         }
     }
 }

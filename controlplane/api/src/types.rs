@@ -22,19 +22,61 @@ pub struct Registration {
     pub zone: String,
     /// Machine.
     pub server: String,
-    /// Endpoint of each shard: `tcp:HOST:PORT`.
+    /// Endpoint of each shard: `PATH[,PATH...]:HOST:PORT`.
     pub endpoints: Vec<String>,
     /// Size of the device.
     pub capacity_bytes: u64,
 }
 
 /// What a chunkserver is told at registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
     /// Its id, the same for the same device for ever.
     pub id: ChunkserverId,
     /// The cluster that it is now part of.
     pub cluster: ClusterId,
+    /// By which it shows who it is.
+    pub credential: Credential,
+}
+
+/// What a chunkserver or a session shows to its peers, and checks theirs with. What the bytes mean
+/// is the business of `ogive_rpc::token`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// A signed statement of who it is. Whoever has it passes for its holder, so `Debug` does not
+    /// show it.
+    pub token: Vec<u8>,
+    /// The Ed25519 public key with which tokens of the cluster are checked.
+    pub public_key: [u8; 32],
+    /// The token is not valid after this, in seconds of Unix time.
+    pub not_after_s: u64,
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credential(secret, not after {})", self.not_after_s)
+    }
+}
+
+/// What went over one path of a process since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PathUse {
+    /// `rdma`, `shm` or `tcp`; a newer process may have others.
+    pub path: String,
+    /// Connections with chunkservers that take it now.
+    pub chunkservers: u32,
+    /// Connections with clients that take it now.
+    pub clients: u32,
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// Frames received.
+    pub frames_received: u64,
+    /// Bytes sent.
+    pub bytes_sent: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Payload bytes that were copied on their way into the buffer from which they are used.
+    pub copied_bytes: u64,
 }
 
 /// A sign of life.
@@ -56,6 +98,10 @@ pub struct Heartbeat {
     pub drops_done: Vec<Drop>,
     /// Version of the topology known here; 0 for none.
     pub topology_version: u64,
+    /// Until when the token here holds, in seconds of Unix time; 0 for none.
+    pub token_not_after_s: u64,
+    /// What went over the paths here.
+    pub paths: Vec<PathUse>,
 }
 
 /// The state of one replica.
@@ -113,6 +159,8 @@ pub struct HeartbeatReply {
     pub topology: Option<Topology>,
     /// Deleted volumes whose data the leaders here must drop, and then report.
     pub drops: Vec<Drop>,
+    /// A new credential, when the one here is to be renewed.
+    pub credential: Option<Credential>,
 }
 
 /// Copysets, and where their replicas listen.
@@ -122,7 +170,7 @@ pub struct Topology {
     pub version: u64,
     /// Members of each copyset; the first is the preferred leader.
     pub copysets: BTreeMap<CopysetId, Vec<ShardAddr>>,
-    /// Where each shard listens: `tcp:HOST:PORT`.
+    /// Where each shard listens, and on which paths: `PATH[,PATH...]:HOST:PORT`.
     pub endpoints: BTreeMap<ShardAddr, String>,
 }
 
@@ -173,6 +221,8 @@ pub struct Session {
     pub client: String,
     /// False when its lease has run out.
     pub alive: bool,
+    /// What its holder last said of its paths.
+    pub paths: Vec<PathUse>,
 }
 
 /// An attachment, as its holder sees it.
@@ -189,15 +239,44 @@ pub struct Attachment {
     pub lease_ms: u64,
     /// The cluster.
     pub cluster: ClusterId,
+    /// By which the session shows who it is.
+    pub credential: Credential,
+}
+
+/// A session's sign of life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepAlive {
+    /// The volume.
+    pub volume: VolumeId,
+    /// From attachment.
+    pub session: SessionId,
+    /// As in [`Heartbeat`].
+    pub token_not_after_s: u64,
+    /// As in [`Heartbeat`].
+    pub paths: Vec<PathUse>,
+}
+
+impl KeepAlive {
+    /// The sign of life of an attachment that has nothing to report.
+    pub fn of(attachment: &Attachment) -> KeepAlive {
+        KeepAlive {
+            volume: attachment.volume.id,
+            session: attachment.session,
+            token_not_after_s: attachment.credential.not_after_s,
+            paths: Vec::new(),
+        }
+    }
 }
 
 /// Answer to a session's sign of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptAlive {
     /// As in [`Attachment`].
     pub lease_ms: u64,
     /// The volume's present size.
     pub size_bytes: u64,
+    /// As in [`HeartbeatReply`].
+    pub credential: Option<Credential>,
 }
 
 /// Part of a volume's segment map.
@@ -286,6 +365,8 @@ pub struct ChunkserverStatus {
     pub leaders: u32,
     /// Milliseconds since it was heard of.
     pub silent_ms: Option<u64>,
+    /// What it last said of its paths.
+    pub paths: Vec<PathUse>,
 }
 
 /// A copyset.

@@ -1,15 +1,16 @@
 //! What the leader does by itself: sets the cluster up, creates copysets, forgets ended sessions.
-#![allow(clippy::disallowed_methods)] // A shell: it draws the cluster's id.
+#![allow(clippy::disallowed_methods)] // A shell: it draws the cluster's id and key.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ogive_api::types::Presence;
-use ogive_meta::command::{CreateCopysets, InitCluster};
+use ogive_meta::command::{CreateCopysets, InitCluster, SetSigningKey};
 use ogive_meta::limits::COPYSETS_PER_COMMAND_MAX;
 use ogive_meta::plan::plan_copysets;
-use ogive_meta::{Command, Reply};
+use ogive_meta::{Command, Reply, SigningKey};
 use ogive_types::{ChunkserverId, ClusterId};
+use ring::rand::SystemRandom;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -39,6 +40,9 @@ async fn turn(node: &Node, planned: &mut Option<Basis>) -> Result<(), Status> {
     if node.read(|m| m.cluster().is_err()) {
         init_cluster(node).await?;
     }
+    if node.read(|m| m.signing_key().is_err()) {
+        set_signing_key(node).await?;
+    }
     let held = node.read(|m| m.sessions());
     node.volatile().keep_sessions(|id| held.contains(&id));
     let Some(basis) = basis(node) else { return Ok(()) };
@@ -61,6 +65,20 @@ async fn init_cluster(node: &Node) -> Result<(), Status> {
     let (name, replicas) = (node.config.cluster_name.clone(), node.config.replicas);
     node.propose(Command::InitCluster(InitCluster { id, name, replicas })).await?;
     tracing::info!(cluster = %Uuid::from_u128(id.0), "the cluster is set up");
+    Ok(())
+}
+
+/// Also for a cluster of before there were keys.
+async fn set_signing_key(node: &Node) -> Result<(), Status> {
+    node.pass().await?;
+    if node.read(|m| m.signing_key().is_ok()) {
+        return Ok(());
+    }
+    let drawn: ring::rand::Random<[u8; 32]> = ring::rand::generate(&SystemRandom::new())
+        .map_err(|_| Status::unavailable("this host gives no random numbers"))?;
+    let key = SigningKey(drawn.expose());
+    node.propose(Command::SetSigningKey(SetSigningKey { key })).await?;
+    tracing::info!("the cluster has a key to sign tokens with");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `VERSION` | lines `format = 1`, `node = ID`, `cluster = NAME`; written last of all |
+//! | `VERSION` | lines `format = 2`, `node = ID`, `cluster = NAME`; written last of all |
 //! | `raft.redb` | log, vote and snapshot; see `raft/store.rs` |
 //!
 //! | `VERSION` | `raft.redb` | meaning |
@@ -11,11 +11,16 @@
 //! | absent | there, without a vote or log | a first start that did not end: goes on |
 //! | absent | there, with a vote or log | `VERSION` was lost: refused |
 //! | there | absent | the data was lost: refused |
-//! | there | there | opened, when node, cluster and format are ours |
+//! | there | there | opened, when node, cluster and format are ours; format 1 becomes 2 |
+//!
+//! The directory and the file are for their owner alone: the cluster's secret key is in there.
+//! Format 2 has that key. All else is as in format 1, so that a directory of format 1 is taken over
+//! by giving it the new number, after which an older version refuses it.
 #![allow(clippy::disallowed_methods)] // A shell: it works with files.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::config::MdsConfig;
@@ -23,10 +28,13 @@ use crate::error::MdsError;
 use crate::raft::store::{self, Saved, Store};
 
 /// Version of everything in the directory.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
+/// The oldest version that is taken over.
+const FORMAT_OLDEST: u32 = 1;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Label {
+    /// A number, unless the directory is of a future that counts otherwise.
     format: String,
     node: u64,
     cluster: String,
@@ -36,6 +44,8 @@ struct Label {
 pub(crate) fn open(config: &MdsConfig) -> Result<(Store, Saved), MdsError> {
     let dir = &config.data_dir;
     fs::create_dir_all(dir).map_err(failed("create", dir))?;
+    let private = fs::Permissions::from_mode(0o700);
+    fs::set_permissions(dir, private).map_err(failed("set the permissions of", dir))?;
     let label = read_label(&dir.join("VERSION"))?;
     if let Some(label) = &label {
         check_label(label, config)?;
@@ -50,6 +60,8 @@ pub(crate) fn open(config: &MdsConfig) -> Result<(Store, Saved), MdsError> {
         if saved.vote.is_some() || !saved.entries.is_empty() || saved.snapshot.is_some() {
             return Err(MdsError::Incomplete { path: dir.clone(), missing: "VERSION" });
         }
+    }
+    if label.is_none_or(|label| label.format != FORMAT.to_string()) {
         write_label(dir, config)?;
     }
     Ok((store, saved))
@@ -74,7 +86,7 @@ fn read_label(path: &PathBuf) -> Result<Option<Label>, MdsError> {
     };
     // A format of the future may have other fields, but it has a format.
     let format = field("format").ok_or_else(|| damaged(path, "it has no line `format = ...`"))?;
-    if format != FORMAT.to_string() {
+    if !is_known(&format) {
         return Ok(Some(Label { format, node: 0, cluster: String::new() }));
     }
     let node = field("node").and_then(|n| n.parse().ok());
@@ -84,13 +96,17 @@ fn read_label(path: &PathBuf) -> Result<Option<Label>, MdsError> {
     Ok(Some(Label { format, node, cluster }))
 }
 
+fn is_known(format: &str) -> bool {
+    format.parse().is_ok_and(|n| (FORMAT_OLDEST..=FORMAT).contains(&n))
+}
+
 fn damaged(path: &Path, detail: &str) -> MdsError {
     MdsError::Corrupt { path: path.to_owned(), detail: detail.to_owned() }
 }
 
 fn check_label(label: &Label, config: &MdsConfig) -> Result<(), MdsError> {
     let path = config.data_dir.clone();
-    if label.format != FORMAT.to_string() {
+    if !is_known(&label.format) {
         return Err(MdsError::Version { path, found: label.format.clone(), known: FORMAT });
     }
     if label.cluster != config.cluster_name {
@@ -142,10 +158,36 @@ mod tests {
         assert!(matches!(refusal(&other), MdsError::OtherNode { theirs: 2, ours: 3, .. }));
         let other = MdsConfig { cluster_name: "b".into(), ..mine.clone() };
         assert!(matches!(refusal(&other), MdsError::OtherCluster { .. }));
-        fs::write(mine.data_dir.join("VERSION"), "format = 2\nshape = new\n").unwrap();
+        fs::write(mine.data_dir.join("VERSION"), "format = 3\nshape = new\n").unwrap();
         assert!(matches!(refusal(&mine), MdsError::Version { .. }));
         fs::write(mine.data_dir.join("VERSION"), "\0\0\0").unwrap();
         assert!(matches!(refusal(&mine), MdsError::Corrupt { .. }));
+    }
+
+    #[test]
+    fn a_directory_of_the_older_format_is_taken_over() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mine = config(tmp.path());
+        drop(open(&mine).unwrap());
+        let version = mine.data_dir.join("VERSION");
+        fs::write(&version, "format = 1\nnode = 2\ncluster = ogive\n").unwrap();
+        let other = MdsConfig { node_id: 3, ..mine.clone() };
+        assert!(matches!(refusal(&other), MdsError::OtherNode { theirs: 2, .. }));
+        drop(open(&mine).unwrap());
+        assert!(fs::read_to_string(&version).unwrap().starts_with("format = 2\n"));
+    }
+
+    #[test]
+    fn others_on_the_host_read_nothing() {
+        let tmp = tempfile::tempdir().unwrap();
+        let mine = config(tmp.path());
+        drop(open(&mine).unwrap());
+        let file = mine.data_dir.join("raft.redb");
+        // What an older version left open is closed.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        drop(open(&mine).unwrap());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&mine.data_dir), mode(&file)), (0o700, 0o600));
     }
 
     #[test]

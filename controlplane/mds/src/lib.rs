@@ -6,6 +6,7 @@
 //! reply into the answer. `background` creates copysets. `health` judges the cluster.
 //!
 //! - `raft`: log and snapshots in redb, the network between servers, the state machine's frame.
+//! - `tokens`: what chunkservers and sessions show to each other, signed.
 //! - `datadir`: what lies in the data directory, and whose it is.
 
 mod background;
@@ -20,6 +21,7 @@ mod proposer;
 mod raft;
 mod server;
 mod service;
+mod tokens;
 mod volatile;
 
 pub use config::{MdsConfig, Timing};

@@ -70,5 +70,20 @@ pub const PEERS_MAX: usize = 9;
 /// Connections that may run requests at once, per connection; the rest waits in the socket.
 pub const REQUESTS_PER_CONNECTION_MAX: usize = 256;
 
+/// How long a token holds. A peer whose token has ended cannot connect, so this bounds how long
+/// data I/O goes on without metadata servers: a week covers the longest weekend. A shorter life
+/// would not make a stolen token much less dangerous: whoever could read one can read the next.
+pub const TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A token is renewed when it has lost so much of its life: an outage begins with nearly all of it,
+/// at the cost of one signature an hour and holder.
+pub const TOKEN_RENEW_EVERY: Duration = Duration::from_secs(3600);
+
+/// Paths that a process may report on; this release knows three.
+pub const PATHS_MAX: usize = 8;
+
+/// Bytes of a path's name.
+pub const PATH_NAME_BYTES_MAX: usize = 16;
+
 /// Reasons given in a status; the rest is counted.
 pub const REASONS_MAX: usize = 16;

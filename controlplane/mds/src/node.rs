@@ -1,19 +1,22 @@
 //! One running server: everything that its parts share.
 #![allow(clippy::disallowed_methods)] // A shell: it owns the clocks and draws ids.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use ogive_api::pb;
 use ogive_meta::{Command, Meta, Reply};
+use ogive_rpc::token::{Holder, Signer, UnixSeconds};
 use ogive_types::Time;
 use tonic::Status;
 
 use crate::config::MdsConfig;
 use crate::gate::Gate;
-use crate::proposer::Proposer;
+use crate::proposer::{Proposer, refusal};
 use crate::raft::Raft;
 use crate::raft::machine::SharedMeta;
 use crate::raft::network::Peers;
+use crate::tokens;
 use crate::volatile::Volatile;
 
 pub(crate) struct Node {
@@ -24,6 +27,8 @@ pub(crate) struct Node {
     proposer: Proposer,
     shared: SharedMeta,
     volatile: Mutex<Volatile>,
+    /// Made of the cluster's key once that is known; it never changes.
+    signer: OnceLock<Signer>,
     start: Instant,
 }
 
@@ -37,8 +42,8 @@ impl Node {
         let gate = Arc::new(Gate::new(raft.clone(), peers.clone()));
         let proposer = Proposer::start(raft.clone(), gate.clone());
         let volatile = Mutex::default();
-        let start = Instant::now();
-        Node { config, raft, peers, gate, proposer, shared, volatile, start }
+        let (signer, start) = (OnceLock::new(), Instant::now());
+        Node { config, raft, peers, gate, proposer, shared, volatile, signer, start }
     }
 
     /// The present moment on this process's clock.
@@ -50,6 +55,39 @@ impl Node {
     pub(crate) fn unix_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         since.map_or(0, |d| d.as_millis() as u64)
+    }
+
+    /// A credential for a holder whose token ends at `known`, in seconds of Unix time (0: it has
+    /// none); `None` when that one is good for long enough.
+    ///
+    /// # Errors
+    /// Unavailable while the cluster has no key yet.
+    pub(crate) fn renewal(
+        &self,
+        holder: Holder,
+        known: u64,
+    ) -> Result<Option<pb::Credential>, Status> {
+        let now = UnixSeconds(self.unix_ms() / 1000);
+        if !tokens::is_due(UnixSeconds(known), now) {
+            return Ok(None);
+        }
+        let signer = match self.signer.get() {
+            Some(signer) => signer,
+            None => {
+                let seed = self.read(|m| m.signing_key().cloned()).map_err(refusal)?;
+                self.signer.get_or_init(|| Signer::from_seed(&seed.0))
+            }
+        };
+        let cluster = self.read(|m| m.cluster_id());
+        Ok(Some(tokens::issue(signer, cluster, holder, now)))
+    }
+
+    /// A new credential.
+    ///
+    /// # Errors
+    /// As [`Node::renewal`].
+    pub(crate) fn credential(&self, holder: Holder) -> Result<pb::Credential, Status> {
+        Ok(self.renewal(holder, 0)?.expect("who has none gets one"))
     }
 
     /// True while this server believes that it leads.

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use ogive_api::types::{Presence, ReplicaReport};
+use ogive_api::types::{PathUse, Presence, ReplicaReport};
 use ogive_types::{ChunkserverId, CopysetId, SessionId, ShardAddr, Time};
 
 use crate::config::Timing;
@@ -19,9 +19,16 @@ pub(crate) struct Volatile {
     term: u64,
     since: Time,
     servers: BTreeMap<ChunkserverId, Seen>,
-    sessions: BTreeMap<SessionId, Time>,
+    sessions: BTreeMap<SessionId, Heard>,
     /// When a chunkserver last registered.
     registered: Time,
+}
+
+/// The last sign of life of a session.
+#[derive(Debug)]
+struct Heard {
+    at: Time,
+    paths: Vec<PathUse>,
 }
 
 /// The last sign of life of a chunkserver.
@@ -31,6 +38,7 @@ pub(crate) struct Seen {
     pub(crate) used_bytes: u64,
     pub(crate) total_bytes: u64,
     pub(crate) reports: BTreeMap<(CopysetId, u16), ReplicaReport>,
+    pub(crate) paths: Vec<PathUse>,
 }
 
 impl Volatile {
@@ -94,13 +102,18 @@ impl Volatile {
     }
 
     /// A session was made or kept alive.
-    pub(crate) fn session_heard(&mut self, id: SessionId, now: Time) {
-        self.sessions.insert(id, now);
+    pub(crate) fn session_heard(&mut self, id: SessionId, paths: Vec<PathUse>, at: Time) {
+        self.sessions.insert(id, Heard { at, paths });
+    }
+
+    /// What the holder of a session last said of its paths.
+    pub(crate) fn session_paths(&self, id: SessionId) -> &[PathUse] {
+        self.sessions.get(&id).map_or(&[], |heard| &heard.paths)
     }
 
     /// True unless the session was silent for a whole lease that this server has watched.
     pub(crate) fn session_alive(&self, id: SessionId, now: Time, timing: &Timing) -> bool {
-        let last = self.sessions.get(&id).copied().unwrap_or(self.since);
+        let last = self.sessions.get(&id).map_or(self.since, |heard| heard.at);
         now.since(last) < timing.session_lease
     }
 
@@ -127,7 +140,7 @@ mod tests {
         let mut v = Volatile::default();
         v.lead(1, at(0));
         v.registered(server, at(0));
-        v.session_heard(session, at(0));
+        v.session_heard(session, Vec::new(), at(0));
         assert_eq!(v.presence(server, at(2_999), &timing), Presence::Online);
         assert_eq!(v.presence(server, at(3_000), &timing), Presence::Offline);
         assert!(v.session_alive(session, at(4_999), &timing));
@@ -144,7 +157,7 @@ mod tests {
     fn the_same_term_forgets_nothing() {
         let mut v = Volatile::default();
         v.lead(1, at(0));
-        v.session_heard(SessionId(1), at(1_000));
+        v.session_heard(SessionId(1), Vec::new(), at(1_000));
         v.lead(1, at(5_500));
         assert!(v.session_alive(SessionId(1), at(5_999), &Timing::default()));
         v.keep_sessions(|_| false);

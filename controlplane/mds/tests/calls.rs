@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::{FakeServer, Group, eventually, refusal, three_zones, volume};
 use ogive_api::Refusal;
 use ogive_api::types::*;
+use ogive_rpc::token::{Holder, PublicKey, UnixSeconds};
 use ogive_types::{ClusterId, Epoch, SessionId, VolumeId};
 use uuid::Uuid;
 
@@ -23,7 +24,8 @@ async fn chunkservers_register_once_and_get_copysets_over_three_zones() {
     let group = Group::start(1);
     let client = group.client();
     let first = FakeServer::register(&client, 1).await;
-    assert_eq!(FakeServer::register(&client, 1).await.registered, first.registered);
+    let again = FakeServer::register(&client, 1).await;
+    assert_eq!(again.registered.id, first.registered.id);
     let status = client.status().await.unwrap();
     assert_eq!(status.health, Health::Unavailable);
     assert!(status.reasons.iter().any(|r| r.contains("1 zones; 3")), "{:?}", status.reasons);
@@ -71,7 +73,7 @@ async fn strangers_are_refused() {
     assert_eq!(refusal(client.register_chunkserver(foreign).await), Refusal::WrongCluster);
     let mut known = server.registration.clone();
     known.cluster = Some(server.registered.cluster);
-    assert_eq!(client.register_chunkserver(known).await.unwrap(), server.registered);
+    assert_eq!(client.register_chunkserver(known).await.unwrap().id, server.registered.id);
 }
 
 #[tokio::test]
@@ -115,9 +117,9 @@ async fn a_volume_has_one_holder() {
     let second = client.attach_volume("v", "two@host", true).await.unwrap();
     assert_eq!(second.epoch, Epoch(2));
     let id = first.volume.id;
-    assert_eq!(refusal(client.keep_alive(id, first.session).await), Refusal::SessionGone);
+    assert_eq!(refusal(client.keep_alive(KeepAlive::of(&first)).await), Refusal::SessionGone);
     client.resize_volume("v", 8 << 30).await.unwrap();
-    let kept = client.keep_alive(id, second.session).await.unwrap();
+    let kept = client.keep_alive(KeepAlive::of(&second)).await.unwrap();
     assert_eq!(kept.size_bytes, 8 << 30, "the holder learns of a resize");
     // The displaced holder's detach must not end the new one's session.
     client.detach_volume(id, first.session).await.unwrap();
@@ -139,7 +141,7 @@ async fn a_silent_holder_is_displaced_after_its_lease_but_not_one_that_is_kept_a
     let beat = client.clone();
     let beats = tokio::spawn(async move {
         loop {
-            beat.keep_alive(kept.volume.id, kept.session).await.unwrap();
+            beat.keep_alive(KeepAlive::of(&kept)).await.unwrap();
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     });
@@ -149,6 +151,74 @@ async fn a_silent_holder_is_displaced_after_its_lease_but_not_one_that_is_kept_a
     .await;
     assert_eq!(refusal(client.attach_volume("kept", "two", false).await), Refusal::VolumeAttached);
     beats.abort();
+}
+
+#[tokio::test]
+async fn everybody_gets_a_token_for_itself_and_keeps_it_until_it_is_to_be_renewed() {
+    let group = Group::start(1);
+    let client = group.client();
+    let server = FakeServer::register(&client, 1).await;
+    let given = server.registered.credential.clone();
+    let key = PublicKey(given.public_key);
+    let token = key.verify(&given.token).unwrap();
+    let holder = Holder::Chunkserver(server.registered.id);
+    assert_eq!((token.cluster, token.holder), (server.registered.cluster, holder));
+    assert_eq!(token.not_after, UnixSeconds(given.not_after_s));
+    assert_eq!(server.beat(&client).await.credential, None, "it is good for long");
+    let old = Heartbeat { token_not_after_s: 1, ..server.heartbeat(Vec::new(), Vec::new()) };
+    let renewed = client.heartbeat(old).await.unwrap().credential.unwrap();
+    assert_eq!(key.verify(&renewed.token).unwrap().holder, holder);
+
+    client.create_volume(volume("v")).await.unwrap();
+    let attached = client.attach_volume("v", "one", false).await.unwrap();
+    let given = &attached.credential;
+    assert_eq!(given.public_key, key.0, "one key for all");
+    assert_eq!(key.verify(&given.token).unwrap().holder, Holder::Session(attached.session));
+    let alive = KeepAlive::of(&attached);
+    assert_eq!(client.keep_alive(alive.clone()).await.unwrap().credential, None);
+    let old = KeepAlive { token_not_after_s: 1, ..alive };
+    let renewed = client.keep_alive(old).await.unwrap().credential.unwrap();
+    assert_eq!(key.verify(&renewed.token).unwrap().holder, Holder::Session(attached.session));
+    let shown = format!("{attached:?} {:?}", server.registered);
+    assert!(shown.contains("Credential(secret"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_goes_over_which_path_is_shown_as_it_was_last_told() {
+    let group = Group::start(1);
+    let client = group.client();
+    let mut server = FakeServer::register(&client, 1).await;
+    // Also of a release that knows more paths than this one.
+    let endpoint = "cxl,rdma,shm,tcp:127.0.0.1:9001".to_owned();
+    server.registration.endpoints = vec![endpoint.clone()];
+    let used = |path: &str, bytes_sent| PathUse {
+        path: path.into(),
+        bytes_sent,
+        chunkservers: 2,
+        ..PathUse::default()
+    };
+    let paths = vec![used("shm", 5), used("cxl", 6)];
+    let beat = server.heartbeat(Vec::new(), Vec::new());
+    let strange = [used("not a path", 1), used("", 1), used(&"x".repeat(99), 1)];
+    let told = paths.iter().cloned().chain(strange).collect();
+    client.heartbeat(Heartbeat { paths: told, ..beat }).await.unwrap();
+    client.create_volume(volume("v")).await.unwrap();
+    let attached = client.attach_volume("v", "one", false).await.unwrap();
+    let alive = KeepAlive { paths: vec![used("tcp", 7)], ..KeepAlive::of(&attached) };
+    client.keep_alive(alive).await.unwrap();
+
+    let status = client.status().await.unwrap();
+    assert_eq!(status.chunkservers[0].paths, paths);
+    assert_eq!(status.chunkservers[0].endpoints, [endpoint.as_str()]);
+    let session = status.volumes[0].session.as_ref().unwrap();
+    assert_eq!(session.paths, [used("tcp", 7)]);
+    let topology = client.get_topology(0).await.unwrap().unwrap();
+    assert_eq!(topology.endpoints[&server.addr()], endpoint);
+    let gone = "tcp:127.0.0.1:9001".to_owned();
+    server.registration.endpoints = vec![gone.clone()];
+    server.beat(&client).await;
+    let status = client.status().await.unwrap();
+    assert_eq!(status.chunkservers[0].endpoints, [gone], "it came back with fewer paths");
 }
 
 #[tokio::test]

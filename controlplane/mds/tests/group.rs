@@ -189,6 +189,10 @@ async fn a_new_leader_knows_registered_chunkservers_and_declares_none_dead() {
     for server in &servers {
         assert!(!server.beat(&client).await.replicas.is_empty());
         let again = FakeServer::register(&client, server.registration.device.as_u128()).await;
-        assert_eq!(again.registered, server.registered);
+        let (now, then) = (&again.registered, &server.registered);
+        assert_eq!((now.id, now.cluster), (then.id, then.cluster));
+        // The key is in the log: tokens of the old leader stay good.
+        let key = PublicKey(now.credential.public_key);
+        assert!(key.verify(&then.credential.token).is_ok());
     }
 }

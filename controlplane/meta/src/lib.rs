@@ -19,5 +19,5 @@ mod state;
 
 pub use command::{Command, Displace, Reply};
 pub use error::MetaError;
-pub use model::{Chunkserver, Cluster, Copyset, Drop, Session, Volume, VolumeOptions};
+pub use model::{Chunkserver, Cluster, Copyset, Drop, Session, SigningKey, Volume, VolumeOptions};
 pub use state::Meta;

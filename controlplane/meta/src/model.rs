@@ -1,6 +1,7 @@
 //! What the state is made of.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ogive_types::{
     ChunkserverId, ClusterId, CopysetId, Epoch, Layout, SEGMENT_BYTES, SessionId, ShardAddr,
@@ -18,6 +19,20 @@ pub struct Cluster {
     pub name: String,
     /// Replicas of a copyset, each in a zone of its own.
     pub replicas: u32,
+}
+
+/// The secret with which the metadata servers sign tokens: 32 random bytes. What it is for is said
+/// in `controlplane/mds/design/0003-identity-tokens.md`.
+///
+/// It is written to the log and to snapshots, and shown nowhere: not in replies, not by `Debug`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SigningKey(pub [u8; 32]);
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningKey(secret)")
+    }
 }
 
 /// A registered device and the process that serves it.

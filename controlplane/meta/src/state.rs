@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::command::{Command, Reply};
 use crate::error::MetaError;
-use crate::model::{Chunkserver, Cluster, Copyset, Drop, Volume};
+use crate::model::{Chunkserver, Cluster, Copyset, Drop, SigningKey, Volume};
 use crate::plan::{self, ShardUse};
 
 /// The replicated state of the control plane. Ordered maps only: the same state is the same bytes.
@@ -30,6 +30,9 @@ pub struct Meta {
     pub(crate) last_copyset: u32,
     pub(crate) last_volume: u64,
     pub(crate) last_session: u64,
+    /// Last of all fields, as an option: a state of before there were tokens is this one without
+    /// its last byte.
+    pub(crate) signing_key: Option<SigningKey>,
 }
 
 impl Meta {
@@ -50,6 +53,7 @@ impl Meta {
             Command::DetachVolume(c) => c.apply(self),
             Command::AllocateSegment(c) => c.apply(self),
             Command::FinishDrops(c) => c.apply(self),
+            Command::SetSigningKey(c) => c.apply(self),
         }
     }
 
@@ -64,6 +68,14 @@ impl Meta {
     /// Its id; zero until it is set up.
     pub fn cluster_id(&self) -> ClusterId {
         self.cluster.as_ref().map(|c| c.id).unwrap_or_default()
+    }
+
+    /// The secret that signs tokens.
+    ///
+    /// # Errors
+    /// [`MetaError::NotInitialised`] until the leader has given the cluster one.
+    pub fn signing_key(&self) -> Result<&SigningKey, MetaError> {
+        self.signing_key.as_ref().ok_or(MetaError::NotInitialised)
     }
 
     /// A chunkserver, checked to be that device.
@@ -167,6 +179,7 @@ impl Meta {
     /// Panics unless the state is one that commands can have made. For tests, and for states read
     /// from a disk.
     pub fn check(&self) {
+        assert!(self.cluster.is_some() || self.signing_key.is_none(), "a key of no cluster");
         assert_eq!(self.devices.len(), self.chunkservers.len(), "one device per chunkserver");
         for (&id, server) in &self.chunkservers {
             assert_eq!(server.id, id);

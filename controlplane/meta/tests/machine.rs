@@ -84,6 +84,7 @@ fn command() -> impl Strategy<Value = Command> {
         (1u32..4, 1u64..5).prop_map(|(c, v)| Command::FinishDrops(FinishDrops {
             drops: vec![Drop { copyset: CopysetId(c), volume: VolumeId(v) }],
         })),
+        (1u8..4).prop_map(|n| Command::SetSigningKey(SetSigningKey { key: SigningKey([n; 32]) })),
     ]
 }
 
@@ -119,6 +120,7 @@ proptest! {
         let mut meta = if fresh { Meta::default() } else { ready() };
         let mut twin = meta.clone();
         let mut epochs: BTreeMap<VolumeId, Epoch> = BTreeMap::new();
+        let mut key: Option<SigningKey> = None;
         for command in commands {
             let before = meta.clone();
             let reply = meta.apply(command.clone());
@@ -127,6 +129,9 @@ proptest! {
                 prop_assert_eq!(&meta, &before);
             }
             meta.check();
+            if let Ok(now) = meta.signing_key() {
+                prop_assert_eq!(key.get_or_insert(now.clone()), now, "the first key stays");
+            }
             for volume in meta.volumes_after("") {
                 let last = epochs.insert(volume.id, volume.epoch).unwrap_or_default();
                 prop_assert!(volume.epoch >= last, "an epoch went back");
@@ -166,6 +171,20 @@ fn a_retry_is_known_by_its_request() {
     let held = attach(&mut meta, 7, Displace::Nobody).unwrap();
     assert_eq!(attach(&mut meta, 7, Displace::Nobody).unwrap(), held);
     assert!(matches!(attach(&mut meta, 8, Displace::Nobody), Err(MetaError::Attached { .. })));
+}
+
+#[test]
+fn the_key_is_given_once_and_never_shown() {
+    let set = |n: u8| Command::SetSigningKey(SetSigningKey { key: SigningKey([n; 32]) });
+    let mut meta = Meta::default();
+    assert_eq!(meta.apply(set(0xa1)), Err(MetaError::NotInitialised));
+    let mut meta = ready();
+    assert_eq!(meta.signing_key(), Err(MetaError::NotInitialised));
+    assert_eq!(meta.apply(set(0xa1)), Ok(Reply::Done));
+    assert_eq!(meta.apply(set(0xa2)), Ok(Reply::Done));
+    assert_eq!(meta.signing_key(), Ok(&SigningKey([0xa1; 32])));
+    let shown = format!("{meta:?} {:?}", set(0xa1));
+    assert!(!shown.contains("161") && shown.contains("secret"), "{shown}");
 }
 
 #[test]

@@ -4,7 +4,9 @@
 //! behind it is applied again as soon as the group says how far it is committed. Reads are answered
 //! only behind that (see `gate.rs`), so nobody sees the state of the past.
 //!
-//! A snapshot is one byte, the version of its format (1), and the postcard form of `Meta`.
+//! A snapshot is one byte, the version of its format (2), and the postcard form of `Meta`. In
+//! format 1 it had no key to sign tokens with, an option that is the last field of today's: such a
+//! snapshot is read as one that ends with `None`, and the next leader gives the cluster a key.
 
 use std::io::Cursor;
 use std::sync::{Arc, RwLock};
@@ -18,7 +20,9 @@ use openraft::{
 use super::store::{Op, Store, encode};
 use super::{Answers, Entry, LogId, Membership, SnapshotMeta, StorageError, Types};
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
+/// The format of before there were tokens.
+const FORMAT_WITHOUT_KEY: u8 = 1;
 
 /// What was applied so far.
 #[derive(Clone, Default)]
@@ -82,10 +86,14 @@ impl Machine {
 }
 
 fn decode(data: &[u8]) -> Result<Meta, String> {
+    let read = |state: &[u8]| match postcard::take_from_bytes(state) {
+        Ok((meta, [])) => Ok(meta),
+        Ok((_, rest)) => Err(format!("the snapshot: {} bytes too many", rest.len())),
+        Err(e) => Err(format!("the snapshot: {e}")),
+    };
     match data.split_first() {
-        Some((&FORMAT, rest)) => {
-            postcard::from_bytes(rest).map_err(|e| format!("the snapshot: {e}"))
-        }
+        Some((&FORMAT, rest)) => read(rest),
+        Some((&FORMAT_WITHOUT_KEY, rest)) => read(&[rest, &[0]].concat()),
         Some((format, _)) => Err(format!("the snapshot has the unknown format {format}")),
         None => Err("the snapshot is empty".into()),
     }
@@ -174,5 +182,45 @@ impl RaftSnapshotBuilder<Types> for Machine {
         self.keep(&meta, data.clone()).await?;
         let data = Arc::try_unwrap(data).unwrap_or_else(|shared| shared.to_vec());
         Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(data)) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ogive_meta::command::SetSigningKey;
+    use ogive_meta::{Command, MetaError, SigningKey};
+
+    use super::*;
+
+    /// A snapshot that the version without keys wrote: one chunkserver with one copyset.
+    const OLD: &str = "01\
+        0177016b010101011000000000000000000000000000000005017a01680107\
+        7463703a683a31808080800401100000000000000000000000000000000501\
+        01010101010000000000000201010000";
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        let digits = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).expect("hexadecimal");
+        (0..hex.len()).step_by(2).map(digits).collect()
+    }
+
+    #[test]
+    fn a_state_of_before_there_were_keys_is_read_and_gets_one() {
+        let mut meta = decode(&bytes(OLD)).expect("readable");
+        meta.check();
+        assert_eq!((meta.copysets().count(), meta.chunkservers().count()), (1, 1));
+        assert_eq!(meta.signing_key(), Err(MetaError::NotInitialised));
+        let key = SigningKey([7; 32]);
+        let set = Command::SetSigningKey(SetSigningKey { key: key.clone() });
+        meta.apply(set).expect("no key yet");
+        let again = decode(&[&[FORMAT][..], &encode(&meta)].concat()).expect("our own");
+        assert_eq!((again.signing_key(), &again), (Ok(&key), &meta));
+    }
+
+    #[test]
+    fn other_bytes_are_no_snapshot() {
+        let old = bytes(OLD);
+        assert!(decode(&[]).is_err() && decode(&[9]).is_err());
+        assert!(decode(&old[..old.len() - 1]).is_err());
+        assert!(decode(&[&old[..], &[0]].concat()).is_err(), "bytes too many");
     }
 }

@@ -23,8 +23,10 @@ use super::Types;
 use super::store::encode;
 use crate::limits::{MESSAGE_BYTES_MAX, PEER_BACKOFF, PEER_CONNECT_TIMEOUT};
 
-/// Version of the encoding of messages between servers.
-pub(crate) const VERSION: u32 = 1;
+/// Version of the encoding of messages between servers: of everything in the log too. Servers of
+/// different versions do not listen to each other, so that those of the newer one go on among
+/// themselves once they are a majority. 2 has the command that sets the key of tokens.
+pub(crate) const VERSION: u32 = 2;
 
 /// The other servers: where they are, and when they last answered.
 pub(crate) struct Peers {

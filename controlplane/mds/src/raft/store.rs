@@ -13,7 +13,9 @@
 //! is on the disk, and operations that arrive while a commit runs share the next one.
 #![allow(clippy::disallowed_methods)] // A shell: it starts the thread that owns the file.
 
+use std::fs::{File, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 
@@ -79,6 +81,7 @@ impl Drop for Writer {
 
 /// Opens or makes the file and reads what is in it.
 pub(crate) fn open(path: &Path) -> Result<(Store, Saved), MdsError> {
+    keep_private(path)?;
     let db = Database::builder().create(path).map_err(|e| open_error(path, e))?;
     let corrupt =
         |e: redb::Error| MdsError::Corrupt { path: path.to_owned(), detail: e.to_string() };
@@ -100,6 +103,13 @@ pub(crate) fn open(path: &Path) -> Result<(Store, Saved), MdsError> {
         })?;
     let writer = Writer { ops: Some(ops), thread: Some(thread) };
     Ok((Store { db, writer: Arc::new(writer) }, saved))
+}
+
+/// Makes the file if it is not there, readable by its owner alone: secrets are in it.
+fn keep_private(path: &Path) -> Result<(), MdsError> {
+    let file = File::options().create(true).append(true).mode(0o600).open(path);
+    let kept = file.and_then(|file| file.set_permissions(Permissions::from_mode(0o600)));
+    kept.map_err(|source| MdsError::DataDir { what: "open", path: path.to_owned(), source })
 }
 
 fn open_error(path: &Path, e: DatabaseError) -> MdsError {

@@ -4,10 +4,11 @@ use ogive_api::convert::cluster_text;
 use ogive_api::pb;
 use ogive_meta::command::{AttachVolume, DetachVolume};
 use ogive_meta::{Command, MetaError, Reply};
+use ogive_rpc::token::Holder;
 use ogive_types::{SessionId, VolumeId};
 use tonic::Status;
 
-use super::{changed_volume, displace, unexpected, uuid};
+use super::{changed_volume, displace, path_uses, unexpected, uuid};
 use crate::node::Node;
 use crate::proposer::refusal;
 
@@ -24,13 +25,15 @@ pub(super) async fn attach_volume(
     let command = AttachVolume { name: r.name, client: r.client, request, displace };
     match node.propose(Command::AttachVolume(command)).await? {
         Reply::Attached(session, volume) => {
-            node.volatile().session_heard(session.id, node.now());
+            let credential = node.credential(Holder::Session(session.id))?;
+            node.volatile().session_heard(session.id, Vec::new(), node.now());
             Ok(pb::AttachVolumeReply {
                 volume: Some(changed_volume(node, &volume)),
                 session: session.id.0,
                 epoch: session.epoch.0,
                 lease_ms: lease_ms(node),
                 cluster_id: cluster_text(node.read(|m| m.cluster_id())),
+                credential: Some(credential),
             })
         }
         other => Err(unexpected(&other)),
@@ -51,8 +54,9 @@ pub(super) async fn keep_alive(
             held(node, volume, session).map_err(refusal)?
         }
     };
-    node.volatile().session_heard(session, node.now());
-    Ok(pb::KeepAliveReply { lease_ms: lease_ms(node), size_bytes })
+    node.volatile().session_heard(session, path_uses(r.paths), node.now());
+    let credential = node.renewal(Holder::Session(session), r.token_not_after_s).unwrap_or(None);
+    Ok(pb::KeepAliveReply { lease_ms: lease_ms(node), size_bytes, credential })
 }
 
 /// The volume's size, when the session holds it.

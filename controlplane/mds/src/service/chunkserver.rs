@@ -7,11 +7,12 @@ use ogive_api::types::ReplicaReport;
 use ogive_api::{Refusal, pb};
 use ogive_meta::command::{FinishDrops, RegisterChunkserver, SetEndpoints};
 use ogive_meta::{Command, Drop, MetaError, Reply};
+use ogive_rpc::token::Holder;
 use ogive_types::{ChunkserverId, CopysetId, ShardAddr, VolumeId};
 use tonic::Status;
 
 use super::topology::topology;
-use super::{invalid, unexpected, uuid};
+use super::{invalid, path_uses, unexpected, uuid};
 use crate::limits::REPORTS_MAX;
 use crate::node::Node;
 use crate::proposer::refusal;
@@ -42,7 +43,8 @@ pub(super) async fn register_chunkserver(
             node.volatile().registered(id, node.now());
             tracing::info!(chunkserver = id.0, %device, "registered");
             let cluster_id = cluster_text(node.read(|m| m.cluster_id()));
-            Ok(pb::RegisterChunkserverReply { chunkserver_id: id.0, cluster_id })
+            let credential = Some(node.credential(Holder::Chunkserver(id))?);
+            Ok(pb::RegisterChunkserverReply { chunkserver_id: id.0, cluster_id, credential })
         }
         other => Err(unexpected(&other)),
     }
@@ -76,9 +78,12 @@ pub(super) async fn heartbeat(
     }
     let reports = reports(h.replicas)?;
     let (used_bytes, total_bytes) = (h.used_bytes, h.total_bytes);
-    node.volatile().heard(id, Seen { at: node.now(), used_bytes, total_bytes, reports });
+    let paths = path_uses(h.paths);
+    node.volatile().heard(id, Seen { at: node.now(), used_bytes, total_bytes, reports, paths });
     finish_drops(node, id, &h.drops_done).await?;
-    Ok(reply(node, id, h.topology_version))
+    // A key that is not there yet is no reason to send it away: its next sign of life gets one.
+    let credential = node.renewal(Holder::Chunkserver(id), h.token_not_after_s).unwrap_or(None);
+    Ok(pb::HeartbeatReply { credential, ..reply(node, id, h.topology_version) })
 }
 
 fn reports(
@@ -118,6 +123,7 @@ fn reply(node: &Node, id: ChunkserverId, known_version: u64) -> pb::HeartbeatRep
             topology: (m.topology_version() != known_version).then(|| topology(m)),
             drops,
             replicas: replicas.into_iter().map(|c| copyset(c.id, &c.members)).collect(),
+            credential: None,
         }
     })
 }

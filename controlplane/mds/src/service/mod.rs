@@ -9,11 +9,13 @@ mod volumes;
 
 use std::sync::Arc;
 
+use ogive_api::types::PathUse;
 use ogive_api::{Refusal, pb};
 use ogive_meta::{Displace, Reply, Volume};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use crate::limits::{PATH_NAME_BYTES_MAX, PATHS_MAX};
 use crate::node::Node;
 
 /// The service; all of it is in the groups' files.
@@ -64,6 +66,15 @@ fn unexpected(reply: &Reply) -> Status {
     Status::internal(format!("the state machine gave an unexpected reply: {reply:?}"))
 }
 
+/// What a process says of its paths, as far as it makes sense: it is shown to people, and kept.
+fn path_uses(paths: Vec<pb::PathUse>) -> Vec<PathUse> {
+    let named = |p: &pb::PathUse| {
+        let name = p.path.as_bytes();
+        (1..=PATH_NAME_BYTES_MAX).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic)
+    };
+    paths.into_iter().filter(named).take(PATHS_MAX).map(PathUse::from).collect()
+}
+
 /// Which session of a volume a request may end: any by force, otherwise one whose lease has run
 /// out.
 fn displace(node: &Node, name: &str, force: bool) -> Displace {
@@ -86,6 +97,7 @@ fn displace(node: &Node, name: &str, force: bool) -> Displace {
 fn volume_message(node: &Node, v: &Volume, segments: usize) -> pb::Volume {
     let now = node.now();
     let alive = |id| node.volatile().session_alive(id, now, &node.config.timing);
+    let paths = |id| node.volatile().session_paths(id).iter().cloned().map(Into::into).collect();
     pb::Volume {
         id: v.id.0,
         name: v.name.clone(),
@@ -103,6 +115,7 @@ fn volume_message(node: &Node, v: &Volume, segments: usize) -> pb::Volume {
             epoch: s.epoch.0,
             client: s.client.clone(),
             alive: alive(s.id),
+            paths: paths(s.id),
         }),
     }
 }

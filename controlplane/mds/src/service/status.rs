@@ -146,6 +146,7 @@ fn chunkserver(
         replicas,
         leaders,
         silent_ms: seen.map(|s| now.since(s.at).as_millis() as u64),
+        paths: seen.map_or(&[][..], |s| &s.paths).iter().cloned().map(Into::into).collect(),
     }
 }
 

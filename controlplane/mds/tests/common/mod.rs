@@ -171,6 +171,8 @@ impl FakeServer {
             replicas,
             drops_done,
             topology_version: 0,
+            token_not_after_s: self.registered.credential.not_after_s,
+            paths: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ mod init_cluster;
 mod register_chunkserver;
 mod resize_volume;
 mod set_endpoints;
+mod set_signing_key;
 mod text;
 
 use ogive_types::{ChunkserverId, CopysetId, SessionId};
@@ -28,6 +29,7 @@ pub use init_cluster::InitCluster;
 pub use register_chunkserver::RegisterChunkserver;
 pub use resize_volume::ResizeVolume;
 pub use set_endpoints::SetEndpoints;
+pub use set_signing_key::SetSigningKey;
 
 use crate::model::{Cluster, Session, Volume};
 
@@ -56,6 +58,8 @@ pub enum Command {
     AllocateSegment(AllocateSegment),
     /// See [`FinishDrops`].
     FinishDrops(FinishDrops),
+    /// See [`SetSigningKey`].
+    SetSigningKey(SetSigningKey),
 }
 
 /// What a command that was carried out gives back.

@@ -26,7 +26,8 @@ pub(super) fn check_client(text: &str) -> Result<(), MetaError> {
     Ok(())
 }
 
-/// Checks the endpoints of a chunkserver's shards.
+/// Checks the endpoints of a chunkserver's shards. Which paths there are is not looked at: releases
+/// differ in that, and a command must be judged alike by all servers, for ever.
 pub(super) fn check_endpoints(endpoints: &[String]) -> Result<(), MetaError> {
     if endpoints.is_empty() || endpoints.len() > SHARDS_MAX {
         return Err(MetaError::BadShards(endpoints.len()));
@@ -36,7 +37,11 @@ pub(super) fn check_endpoints(endpoints: &[String]) -> Result<(), MetaError> {
         let split =
             endpoint.split_once(':').is_some_and(|(s, rest)| !s.is_empty() && !rest.is_empty());
         if !graphic || !split || endpoint.len() > ENDPOINT_BYTES_MAX {
-            return Err(bad("endpoint", endpoint, "use SCHEME:ADDRESS, such as tcp:10.0.0.1:7100"));
+            return Err(bad(
+                "endpoint",
+                endpoint,
+                "use PATHS:HOST:PORT, such as shm,tcp:10.0.0.1:7100",
+            ));
         }
     }
     Ok(())
