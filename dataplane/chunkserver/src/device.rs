@@ -1,29 +1,28 @@
 //! Opening a device and starting its shards.
-#![allow(clippy::disallowed_methods)] // a shell: seeds the shards from the clock
+#![allow(clippy::disallowed_methods)] // a shell: seeds the shards from the clock, knows the date
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam::channel::bounded;
 use ogive_buf::Pool;
 use ogive_copyset::Timing;
 use ogive_reactor::{Disk, PollMode, ReactorConfig, ReactorHandle, queue};
 use ogive_rpc::hello::{Hello, Identity};
-use ogive_rpc::transport::Endpoint;
-use ogive_rpc::transport::tcp::{TcpConfig, TcpTransport};
+use ogive_rpc::token::{Credential, Keyring, UnixSeconds};
+use ogive_rpc::transport::net::{NetConfig, NetTransport};
+use ogive_rpc::transport::tcp::{Accept, TcpConfig};
+use ogive_rpc::transport::{Endpoint, PathChoice};
 use ogive_shard::{Admin, Shard, ShardOptions, limits};
 use ogive_store::file::DeviceFile;
 use ogive_store::{Label, Store, StoreOptions, read_label, write_identity};
 use ogive_types::{ChunkserverId, ClusterId, ShardAddr};
 
-use crate::shard_loop::{Command, ShardLoop, ShardReport};
-
-/// Disk operations of one shard in the kernel at once: what a fast device needs to be busy.
-const DISK_DEPTH: u32 = 256;
-/// Wishes that wait for a shard; more come again with the next heartbeat.
-const COMMANDS_MAX: usize = 1024;
+use crate::card::CardKeeper;
+use crate::limits::{COMMANDS_MAX, DISK_DEPTH};
+use crate::shard_loop::{Command, Net, ShardLoop, ShardReport};
 
 /// How to run a chunkserver.
 #[derive(Clone, Debug)]
@@ -38,6 +37,11 @@ pub struct ChunkserverConfig {
     pub buffer_bytes: usize,
     /// Timing of the copysets.
     pub timing: Timing,
+    /// Which paths connections may take.
+    pub transport: PathChoice,
+    /// What the shards show and check from the first connection on; without one they talk to nobody
+    /// until [`Chunkserver::set_credential`].
+    pub credential: Option<Credential>,
 }
 
 /// Why a chunkserver does not start.
@@ -100,6 +104,16 @@ impl Device {
         Ok(())
     }
 
+    /// What the device remembers of its cluster, and the means to renew it.
+    ///
+    /// # Errors
+    /// When the process has no descriptors left.
+    pub fn card(&self) -> Result<CardKeeper<DeviceFile>, StartError> {
+        let fail =
+            |e: std::io::Error| StartError::Open { path: self.path.clone(), why: e.to_string() };
+        Ok(CardKeeper::open(self.file.try_clone().map_err(fail)?, &self.label))
+    }
+
     /// Recovers every shard and starts its reactor.
     pub fn start(self, config: &ChunkserverConfig) -> Result<Chunkserver, StartError> {
         let mut shards = Vec::new();
@@ -156,39 +170,53 @@ fn build(
     let unknown = "the device has no identity; register it first";
     let (server, cluster) = label.chunkserver().zip(label.cluster()).ok_or(unknown)?;
     let addr = ShardAddr { server, shard };
-    let transport = transport(addr, cluster, config, &pool)?;
-    let endpoint = transport.local_endpoints().into_iter().next().ok_or("no listening address")?;
+    let net = net(addr, cluster, config, &pool)?;
+    let endpoint =
+        net.transport.local_endpoints().into_iter().next().ok_or("no listening address")?;
     let disk = Disk::new(file.as_fd(), pool, DISK_DEPTH).map_err(|e| e.to_string())?;
     let seed = ogive_reactor::now().0 ^ (u64::from(addr.server.0) << 40) ^ u64::from(shard);
     let options = ShardOptions { addr, timing: config.timing, seed };
     let shard = Shard::new(options, store, ogive_reactor::now());
-    Ok((ShardLoop::new(shard, transport, disk, commands), endpoint))
+    Ok((ShardLoop::new(shard, net, disk, commands), endpoint))
 }
 
-fn transport(
+fn net(
     addr: ShardAddr,
     cluster: ClusterId,
     config: &ChunkserverConfig,
     pool: &Pool,
-) -> Result<TcpTransport, String> {
+) -> Result<Net, String> {
     let port = match config.listen.port() {
         0 => 0,
         base => base.checked_add(addr.shard).ok_or("the ports of the shards pass 65535")?,
     };
     let listen = SocketAddr::new(config.listen.ip(), port);
+    let keyring = Keyring::default();
+    if let Some(credential) = &config.credential {
+        keyring.set(credential.key);
+    }
     let hello = Hello {
         cluster,
         identity: Identity::Shard { server: addr.server, shard: addr.shard },
         features: 0,
-        token: Vec::new(),
+        token: config.credential.as_ref().map(|c| c.token.clone()).unwrap_or_default(),
         credit_requests: limits::CREDIT_REQUESTS,
         credit_bytes: limits::CREDIT_BYTES,
     };
-    let config = TcpConfig {
-        listen: vec![Endpoint(format!("tcp:{listen}"))],
-        ..TcpConfig::new(hello, pool.clone())
+    let tcp = TcpConfig {
+        listen: vec![Endpoint::tcp(listen)],
+        accept: Accept { token: keyring.check(today), ..Accept::default() },
+        ..TcpConfig::new(hello.clone(), pool.clone())
     };
-    TcpTransport::new(config).map_err(|e| e.to_string())
+    let transport = NetTransport::new(NetConfig { tcp, choice: config.transport });
+    Ok(Net { transport: transport.map_err(|e| e.to_string())?, hello, keyring })
+}
+
+/// The date by this machine's clock. A clock that is unset counts as the beginning of time, when
+/// every token is good.
+fn today() -> UnixSeconds {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixSeconds(since.map_or(0, |d| d.as_secs()))
 }
 
 struct Handle {
@@ -217,6 +245,13 @@ impl Chunkserver {
             // heartbeat.
             let _ = handle.commands.try_send(Command::Admin(admin));
         }
+    }
+
+    /// What the shards show and check from now on. False when one is too far behind to take it, and
+    /// must be told again.
+    pub fn set_credential(&self, credential: &Credential) -> bool {
+        let tell = |s: &Handle| s.commands.try_send(Command::Credential(credential.clone()));
+        self.shards.iter().all(|shard| tell(shard).is_ok())
     }
 
     /// Tells all shards.

@@ -5,7 +5,10 @@ use std::os::fd::RawFd;
 
 use crossbeam::channel::Sender;
 use ogive_reactor::{Disk, Work, queue};
-use ogive_rpc::transport::tcp::TcpTransport;
+use ogive_rpc::hello::Hello;
+use ogive_rpc::token::{Credential, Keyring};
+use ogive_rpc::transport::net::NetTransport;
+use ogive_rpc::transport::usage::{PathUse, Usage};
 use ogive_rpc::transport::{Event as NetEvent, Transport};
 use ogive_shard::{Admin, Effect, Event, ReplicaReport, Shard, Stats};
 use ogive_store::{DiskDone, StoreStats};
@@ -14,6 +17,7 @@ use ogive_types::{ShardAddr, Time};
 /// What the control side asks of a shard's loop.
 pub(crate) enum Command {
     Admin(Admin),
+    Credential(Credential),
     Report(Sender<ShardReport>),
     Stop,
 }
@@ -29,13 +33,24 @@ pub struct ShardReport {
     pub store: StoreStats,
     /// Requests.
     pub stats: Stats,
-    /// Payload bytes that the transport had to copy.
-    pub copied_bytes: u64,
+    /// What went over each path.
+    pub paths: Vec<PathUse>,
+}
+
+/// The way to the peers, and what we say there.
+pub(crate) struct Net {
+    pub(crate) transport: NetTransport,
+    /// As it is said; its token changes.
+    pub(crate) hello: Hello,
+    pub(crate) keyring: Keyring,
 }
 
 pub(crate) struct ShardLoop {
     shard: Shard,
-    transport: TcpTransport,
+    transport: NetTransport,
+    hello: Hello,
+    keyring: Keyring,
+    usage: Usage,
     disk: Disk,
     commands: queue::Receiver<Command>,
     net: Vec<NetEvent>,
@@ -47,13 +62,17 @@ pub(crate) struct ShardLoop {
 impl ShardLoop {
     pub(crate) fn new(
         shard: Shard,
-        transport: TcpTransport,
+        net: Net,
         disk: Disk,
         commands: queue::Receiver<Command>,
     ) -> ShardLoop {
+        let Net { transport, hello, keyring } = net;
         ShardLoop {
             shard,
             transport,
+            hello,
+            keyring,
+            usage: Usage::default(),
             disk,
             commands,
             net: Vec::new(),
@@ -71,13 +90,18 @@ impl ShardLoop {
                 Command::Admin(admin) => {
                     self.shard.apply(Event::Admin(admin), now, &mut self.effects);
                 }
+                Command::Credential(credential) => {
+                    self.keyring.set(credential.key);
+                    self.hello.token = credential.token;
+                    self.transport.set_hello(self.hello.clone());
+                }
                 Command::Report(to) => {
                     let report = ShardReport {
                         addr: self.shard.addr(),
                         replicas: self.shard.report(now),
                         store: self.shard.store().stats(),
                         stats: self.shard.stats(),
-                        copied_bytes: self.transport.stats().copied_bytes,
+                        paths: self.usage.by_path(&self.transport),
                     };
                     // The asker may have given up; then nobody misses the report.
                     let _ = to.try_send(report);
@@ -115,6 +139,7 @@ impl Work for ShardLoop {
         let mut any = self.take_commands(now);
         any |= self.transport.poll(now, &mut self.net);
         for event in self.net.drain(..) {
+            self.usage.note(&event);
             self.shard.apply(Event::Net(event), now, &mut self.effects);
         }
         any |= self.disk.poll(&mut self.done);
@@ -139,7 +164,7 @@ impl Work for ShardLoop {
     }
 
     fn prepare_sleep(&mut self) -> bool {
-        self.commands.prepare_sleep()
+        self.transport.prepare_sleep() && self.commands.prepare_sleep()
     }
 
     fn finished(&self) -> bool {

@@ -2,15 +2,17 @@
 //! other, and a control side that asks the metadata servers.
 //!
 //! ```text
-//!   NBD clients <──> NbdServer ──VolumeOp──> Client ──frames──> TcpTransport <──> shards
+//!   NBD clients <──> NbdServer ──VolumeOp──> Client ──frames──> NetTransport <──> shards
 //!                        ^                     │
 //!                        └──────completed──────┤
 //!   control (Ask, from the loop) <─────────────┤
 //!   control (Tell, to the loop) ───────────────┘
 //! ```
+#![allow(clippy::disallowed_methods)] // a shell: it knows the date, by which tokens end
 
 use std::os::fd::RawFd;
 use std::sync::mpsc;
+use std::time::SystemTime;
 
 use ogive_buf::Pool;
 use ogive_client::{
@@ -19,8 +21,11 @@ use ogive_client::{
 };
 use ogive_reactor::{PollMode, ReactorConfig, ReactorHandle, Work, queue};
 use ogive_rpc::hello::{Hello, Identity};
-use ogive_rpc::transport::tcp::{Accept, TcpConfig, TcpTransport};
-use ogive_rpc::transport::{CloseReason, Event as NetEvent, Transport};
+use ogive_rpc::token::{Credential, Keyring, UnixSeconds};
+use ogive_rpc::transport::net::{NetConfig, NetTransport};
+use ogive_rpc::transport::tcp::{Accept, TcpConfig};
+use ogive_rpc::transport::usage::{PathUse, Usage, add_up};
+use ogive_rpc::transport::{CloseReason, Event as NetEvent, PathChoice, Transport};
 use ogive_types::{CopysetId, SegmentId, Time, VolumeId};
 
 use crate::limits::{CONTROL_QUEUE, DRAIN_TIMEOUT, VOLUMES_MAX};
@@ -33,6 +38,8 @@ pub struct ServedVolume {
     pub name: String,
     /// The volume and the attachment under which it is served.
     pub spec: VolumeSpec,
+    /// By which the session shows who it is, and checks the shards.
+    pub credential: Credential,
     /// True when writes are refused.
     pub read_only: bool,
 }
@@ -54,6 +61,8 @@ pub struct GatewayConfig {
     pub core: Option<usize>,
     /// Drives the jitter of pauses.
     pub seed: u64,
+    /// Which paths connections to shards may take.
+    pub transport: PathChoice,
 }
 
 /// Why a gateway does not start.
@@ -67,7 +76,7 @@ pub enum StartError {
     Refused(String),
 }
 
-/// What the loop asks of the control side.
+/// What the loop asks of the control side, and tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// The copysets of a segment, allocated if need be; answered by [`Tell::Segment`].
@@ -86,6 +95,13 @@ pub enum Ask {
         /// Why.
         reason: LostReason,
     },
+    /// What goes over each path for a volume; after [`Tell::Report`].
+    Paths {
+        /// The volume.
+        volume: VolumeId,
+        /// The best path first.
+        paths: Vec<PathUse>,
+    },
 }
 
 /// What the control side tells the loop.
@@ -101,6 +117,10 @@ pub enum Tell {
     Resized(VolumeId, u64),
     /// The metadata servers ended a volume's attachment.
     Expired(VolumeId),
+    /// A volume's session shows another token from now on.
+    Credential(VolumeId, Credential),
+    /// Say what goes over each path; answered by an [`Ask::Paths`] for each volume.
+    Report,
     /// Take no more requests, finish those in flight, and end.
     Drain,
 }
@@ -169,8 +189,52 @@ impl Gateway {
 /// One export: the client core of its volume, with a transport that says HELLO for its session.
 struct Volume {
     client: Client,
-    transport: TcpTransport,
+    net: Net,
     pending: Pending,
+}
+
+/// The way of a volume's client to the shards, and what it says there.
+struct Net {
+    transport: NetTransport,
+    hello: Hello,
+    keyring: Keyring,
+    usage: Usage,
+}
+
+impl Net {
+    fn new(volume: &ServedVolume, choice: PathChoice, pool: &Pool) -> Result<Net, String> {
+        let keyring = Keyring::default();
+        keyring.set(volume.credential.key);
+        let hello = Hello {
+            cluster: volume.spec.cluster,
+            identity: Identity::Client { session: volume.spec.session },
+            features: 0,
+            token: volume.credential.token.clone(),
+            // Shards ask nothing of clients.
+            credit_requests: 0,
+            credit_bytes: 0,
+        };
+        let accept = Accept { shards: false, clients: false, token: keyring.check(today) };
+        let tcp = TcpConfig { accept, ..TcpConfig::new(hello.clone(), pool.clone()) };
+        let transport = NetTransport::new(NetConfig { tcp, choice }).map_err(|e| e.to_string())?;
+        Ok(Net { transport, hello, keyring, usage: Usage::default() })
+    }
+
+    fn set_credential(&mut self, credential: Credential) {
+        self.keyring.set(credential.key);
+        self.hello.token = credential.token;
+        self.transport.set_hello(self.hello.clone());
+    }
+
+    fn paths(&self) -> Vec<PathUse> {
+        self.usage.by_path(&self.transport)
+    }
+}
+
+/// The date by this machine's clock; the beginning of time when that is unset.
+fn today() -> UnixSeconds {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    UnixSeconds(since.map_or(0, |d| d.as_secs()))
 }
 
 /// Who waits for which operation of the client core. Tokens are places, used again when free.
@@ -230,11 +294,11 @@ impl Service {
         let pool = Pool::new(config.buffer_bytes);
         let mut volumes = Vec::new();
         for (number, volume) in (0u64..).zip(&config.volumes) {
-            let transport = transport(&volume.spec, &pool)?;
+            let net = Net::new(volume, config.transport, &pool)?;
             let seed = config.seed.wrapping_add(number);
             let options = config.options.clone();
             let client = Client::new(volume.spec.clone(), pool.clone(), options, seed);
-            volumes.push(Volume { client, transport, pending: Pending::default() });
+            volumes.push(Volume { client, net, pending: Pending::default() });
         }
         let exports = config.volumes.iter().map(|v| Export {
             name: v.name.clone(),
@@ -268,30 +332,49 @@ impl Service {
                         .for_each(|v| v.client.on_topology(topology.clone(), now));
                 }
                 Tell::Segment(segment, copysets) => {
-                    if let Some((_, v)) = find(&mut self.volumes, segment.volume) {
+                    if let Some(v) = self.volume(segment.volume) {
                         v.client.on_segment(segment, copysets, now);
                     }
                 }
                 Tell::SegmentRefused(segment, error) => {
-                    if let Some((_, v)) = find(&mut self.volumes, segment.volume) {
+                    if let Some(v) = self.volume(segment.volume) {
                         v.client.on_segment_failed(segment, error, now);
                     }
                 }
-                Tell::Resized(volume, size_bytes) => {
-                    if let Some((export, v)) = find(&mut self.volumes, volume) {
-                        v.client.on_resize(size_bytes);
-                        self.server.resize(export, size_bytes);
-                    }
-                }
+                Tell::Resized(volume, size_bytes) => self.resized(volume, size_bytes),
                 Tell::Expired(volume) => {
-                    if let Some((_, v)) = find(&mut self.volumes, volume) {
+                    if let Some(v) = self.volume(volume) {
                         v.client.on_session_expired();
                     }
                 }
+                Tell::Credential(volume, credential) => {
+                    if let Some(v) = self.volume(volume) {
+                        v.net.set_credential(credential);
+                    }
+                }
+                Tell::Report => self.report(),
                 Tell::Drain => self.drain_until = Some(now + DRAIN_TIMEOUT),
             }
         }
         any
+    }
+
+    fn volume(&mut self, id: VolumeId) -> Option<&mut Volume> {
+        find(&mut self.volumes, id).map(|(_, volume)| volume)
+    }
+
+    fn resized(&mut self, volume: VolumeId, size_bytes: u64) {
+        if let Some((export, v)) = find(&mut self.volumes, volume) {
+            v.client.on_resize(size_bytes);
+            self.server.resize(export, size_bytes);
+        }
+    }
+
+    fn report(&mut self) {
+        for v in &self.volumes {
+            let (volume, paths) = (v.client.spec().volume, v.net.paths());
+            (self.ask)(Ask::Paths { volume, paths });
+        }
     }
 
     /// New requests of the NBD clients; none are looked at once the loop drains.
@@ -312,8 +395,9 @@ impl Service {
     /// Lets a volume's client hear what came from the shards and do what it wants to.
     fn turn_volume(&mut self, number: usize, now: Time) -> bool {
         let volume = &mut self.volumes[number];
-        let mut any = volume.transport.poll(now, &mut self.net);
+        let mut any = volume.net.transport.poll(now, &mut self.net);
         for event in self.net.drain(..) {
+            volume.net.usage.note(&event);
             volume.client.on_event(event, now);
         }
         if now >= volume.client.next_deadline() {
@@ -327,7 +411,7 @@ impl Service {
             self.perform(number, effect, now);
         }
         self.effects = effects;
-        self.volumes[number].transport.flush(now);
+        self.volumes[number].net.transport.flush(now);
         any
     }
 
@@ -335,11 +419,13 @@ impl Service {
         let volume = &mut self.volumes[number];
         match effect {
             ClientEffect::Connect { peer, endpoint } => {
-                let conn = volume.transport.connect(&endpoint, now);
+                let conn = volume.net.transport.connect(&endpoint, now);
                 volume.client.connected(peer, conn);
             }
-            ClientEffect::Send { conn, frame } => volume.transport.send(conn, frame, now),
-            ClientEffect::Close { conn } => volume.transport.close(conn, CloseReason::Local),
+            ClientEffect::Send { conn, frame } => volume.net.transport.send(conn, frame, now),
+            ClientEffect::Close { conn } => {
+                volume.net.transport.close(conn, CloseReason::Local);
+            }
             ClientEffect::NeedSegment { segment, allocate } => {
                 (self.ask)(Ask::Segment { segment, allocate });
             }
@@ -362,6 +448,24 @@ impl Service {
         let idle = self.volumes.iter().all(|v| v.pending.is_empty());
         if idle || now >= until {
             self.finished = true;
+            self.log_paths();
+        }
+    }
+
+    /// What went over each path in the life of this gateway, over all of its volumes.
+    fn log_paths(&self) {
+        let mut total = Vec::new();
+        self.volumes.iter().for_each(|v| add_up(&mut total, &v.net.paths()));
+        for PathUse { path, stats, .. } in total {
+            tracing::info!(
+                %path,
+                frames_sent = stats.frames_sent,
+                frames_received = stats.frames_received,
+                bytes_sent = stats.bytes_sent,
+                bytes_received = stats.bytes_received,
+                copied_bytes = stats.copied_bytes,
+                "what went over this path"
+            );
         }
     }
 }
@@ -370,21 +474,6 @@ impl Service {
 fn find(volumes: &mut [Volume], id: VolumeId) -> Option<(ExportId, &mut Volume)> {
     let found = volumes.iter_mut().enumerate().find(|(_, v)| v.client.spec().volume == id);
     found.map(|(place, volume)| (ExportId(place), volume))
-}
-
-fn transport(spec: &VolumeSpec, pool: &Pool) -> Result<TcpTransport, String> {
-    let hello = Hello {
-        cluster: spec.cluster,
-        identity: Identity::Client { session: spec.session },
-        features: 0,
-        token: Vec::new(),
-        // Shards ask nothing of clients.
-        credit_requests: 0,
-        credit_bytes: 0,
-    };
-    let accept = Accept { shards: false, clients: false, ..Accept::default() };
-    let config = TcpConfig { accept, ..TcpConfig::new(hello, pool.clone()) };
-    TcpTransport::new(config).map_err(|e| e.to_string())
 }
 
 impl Work for Service {
@@ -405,7 +494,7 @@ impl Work for Service {
         let volumes = self
             .volumes
             .iter()
-            .map(|v| v.client.next_deadline().min(v.transport.next_deadline()))
+            .map(|v| v.client.next_deadline().min(v.net.transport.next_deadline()))
             .min();
         let server = match self.drain_until {
             None => self.server.next_deadline(),
@@ -416,11 +505,12 @@ impl Work for Service {
 
     fn wake_fds(&self) -> Vec<RawFd> {
         let fixed = [self.server.wake_fd(), self.told.wake_fd()];
-        fixed.into_iter().chain(self.volumes.iter().map(|v| v.transport.wake_fd())).collect()
+        fixed.into_iter().chain(self.volumes.iter().map(|v| v.net.transport.wake_fd())).collect()
     }
 
     fn prepare_sleep(&mut self) -> bool {
-        self.told.prepare_sleep()
+        let volumes = &mut self.volumes;
+        volumes.iter_mut().all(|v| v.net.transport.prepare_sleep()) && self.told.prepare_sleep()
     }
 
     fn finished(&self) -> bool {

@@ -27,6 +27,9 @@
 //! | 16 | 8 | bytes of its log ring (see [`RegionLayout`]) |
 //! | 24 | 8 | zero |
 //!
+//! Between the label and the regions (64 KiB to 1 MiB) lies what the chunkserver remembers of its
+//! cluster: see `dataplane/chunkserver/src/card.rs`.
+//!
 //! The first 24 bytes keep their places and meanings in every version, so that any version can tell
 //! an intact label of another version from a damaged one, and name it. Copies are replaced one
 //! after the other, the stale one first, with a flush between: at any moment at least one is whole.

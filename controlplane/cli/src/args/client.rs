@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use ogive_rpc::transport::PathChoice;
 
 use super::{MdsClient, parse_size};
 
@@ -26,6 +27,10 @@ pub struct DemoArgs {
     #[arg(long, env = "OGIVE_DEMO_SECONDS", default_value_t = 3, value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub seconds: u64,
+    /// Which path the processes of the cluster take to each other: auto (the best that this build
+    /// and this machine have), tcp, shm or rdma.
+    #[arg(long, env = "OGIVE_TRANSPORT", default_value = "auto", value_name = "PATH")]
+    pub transport: PathChoice,
     /// Directory to copy onto the volume; by default a tree made for the purpose.
     #[arg(long, env = "OGIVE_DEMO_TREE", value_name = "DIR")]
     pub tree: Option<PathBuf>,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use ogive_reactor::PollMode;
+use ogive_rpc::transport::PathChoice;
 
 use super::{MdsClient, parse_size};
 
@@ -70,6 +71,10 @@ pub struct ChunkserverArgs {
     /// allow.
     #[arg(long, env = "OGIVE_CHUNKSERVER_SPIN_US", value_name = "US")]
     pub spin_us: Option<u64>,
+    /// Which path connections take: auto (the best that both ends have), tcp, shm or rdma. One that
+    /// cannot be had ends the process, or the connection, instead of falling back.
+    #[arg(long, env = "OGIVE_TRANSPORT", default_value = "auto", value_name = "PATH")]
+    pub transport: PathChoice,
     /// Memory for buffers of each shard.
     #[arg(long, env = "OGIVE_CHUNKSERVER_BUFFERS", default_value = "256MiB",
         value_parser = parse_size, value_name = "SIZE")]
@@ -171,6 +176,10 @@ pub struct NbdArgs {
     /// How long `adaptive` spins before it sleeps, in microseconds.
     #[arg(long, env = "OGIVE_NBD_SPIN_US", value_name = "US")]
     pub spin_us: Option<u64>,
+    /// Which path connections to chunkservers take: auto (the best that both ends have), tcp,
+    /// shm or rdma. One that cannot be had ends the process or the connection: no falling back.
+    #[arg(long, env = "OGIVE_TRANSPORT", default_value = "auto", value_name = "PATH")]
+    pub transport: PathChoice,
     /// Core to pin the loop to.
     #[arg(long, env = "OGIVE_NBD_CORE", value_name = "N")]
     pub core: Option<usize>,

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ogive_api::MdsClient;
 use ogive_api::types::names::{of_health, of_presence};
-use ogive_api::types::{ClusterStatus, Health};
+use ogive_api::types::{ChunkserverStatus, ClusterStatus, Health};
 
 use super::volume;
 use crate::args;
@@ -54,6 +54,8 @@ fn chunkservers(s: &ClusterStatus) -> Table {
         "size",
         "replicas",
         "leads",
+        "paths",
+        "peers over",
     ]);
     for c in &s.chunkservers {
         table.row([
@@ -65,9 +67,26 @@ fn chunkservers(s: &ClusterStatus) -> Table {
             bytes(c.total_bytes),
             c.replicas.to_string(),
             c.leaders.to_string(),
+            offered(c),
+            peers_over(c),
         ]);
     }
     table
+}
+
+/// Paths that its shards offer, as their endpoints have them.
+fn offered(c: &ChunkserverStatus) -> String {
+    let schemes = c.endpoints.iter().filter_map(|e| e.split_once(':')).map(|(scheme, _)| scheme);
+    let mut each: Vec<&str> = schemes.collect();
+    each.dedup();
+    each.join(" ")
+}
+
+/// Connections with other chunkservers by the path that they take.
+fn peers_over(c: &ChunkserverStatus) -> String {
+    let used = c.paths.iter().filter(|p| p.chunkservers > 0);
+    let each: Vec<String> = used.map(|p| format!("{} ×{}", p.path, p.chunkservers)).collect();
+    if each.is_empty() { "-".to_owned() } else { each.join(", ") }
 }
 
 /// How many copysets are in each state.

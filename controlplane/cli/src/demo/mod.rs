@@ -2,11 +2,13 @@
 //! and the proof that nothing was lost.
 //!
 //! - `tools`: the programs of others that it needs; `tree`, `files`: what is put on the volume;
-//! - `load`: what is measured, and the kill; `report`: what came of it.
+//! - `load`: what is measured, and the kill; `paths`: how the processes reach each other; `report`:
+//!   what came of it.
 #![allow(clippy::disallowed_methods)] // a shell: times itself
 
 mod files;
 mod load;
+mod paths;
 mod report;
 mod tools;
 mod tree;
@@ -142,8 +144,12 @@ fn create(args: &DemoArgs, dir: &Path) -> anyhow::Result<LocalCluster> {
     let mut progress = Progress::spinner("cluster        ");
     progress.say(format!("formatting {CHUNKSERVERS} devices of {}", bytes(args.device)));
     let exe = std::env::current_exe().context("cannot find the ogive binary")?;
-    let options =
-        Options { device_bytes: args.device, keep: args.keep, ..Options::new(dir.to_owned(), exe) };
+    let options = Options {
+        device_bytes: args.device,
+        keep: args.keep,
+        transport: args.transport,
+        ..Options::new(dir.to_owned(), exe)
+    };
     let mut cluster = LocalCluster::create(options)?;
     progress.say("starting 3 metadata servers and 3 chunkservers");
     cluster.start()?;
@@ -156,6 +162,7 @@ fn create(args: &DemoArgs, dir: &Path) -> anyhow::Result<LocalCluster> {
         status.chunkservers.len(),
         status.copysets.len()
     ));
+    Progress::at_once("paths          ", &paths::sentence(&paths::among_chunkservers(&status)));
     Ok(cluster)
 }
 
@@ -181,7 +188,8 @@ fn work(
     let kill = load::survive_kill(cluster, &load, phase)?;
     let comparison = files.compare(tools, &uri, &dir)?;
     cluster.check()?;
-    Ok(Outcome::new(&files, &phases, &kill, &comparison, start.elapsed()))
+    let paths = paths::Paths::of(&cluster.status()?);
+    Ok(Outcome::new(&files, &phases, &kill, &comparison, paths, start.elapsed()))
 }
 
 fn how_to_go_on(cluster: &LocalCluster) -> String {

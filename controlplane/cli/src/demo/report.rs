@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::files::{Comparison, Files, hex};
 use super::load::{Kill, Phase};
+use super::paths::Paths;
 use super::tree;
 use crate::output::{Table, bytes};
 
@@ -41,6 +42,8 @@ pub struct Outcome {
     pub lag_max: u64,
     /// 4 KiB blocks that were checked under the load with the kill, and after it.
     pub blocks_checked: u64,
+    /// Over which paths the processes reached each other.
+    pub paths: Paths,
     /// Measures by phase.
     pub phases: BTreeMap<&'static str, Measures>,
     /// How long it all took.
@@ -76,6 +79,7 @@ impl Outcome {
         phases: &[Phase],
         kill: &Kill,
         comparison: &Comparison,
+        paths: Paths,
         took: Duration,
     ) -> Outcome {
         let (count, total) = tree::totals(&files.manifest);
@@ -96,6 +100,7 @@ impl Outcome {
             healthy_after_ms: kill.healthy_after.as_millis() as u64,
             lag_max: kill.lag_max,
             blocks_checked: verify.checked + verify.read_back,
+            paths,
             phases: all.clone().map(|p| (p.name, Measures::of(p))).collect(),
             seconds: took.as_secs_f64(),
             order: all.map(|p| p.name).collect(),

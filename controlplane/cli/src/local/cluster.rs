@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ogive_api::types::{ClusterStatus, Health, NewVolume};
 use ogive_api::{ApiError, MdsClient};
+use ogive_rpc::transport::PathChoice;
 use ogive_types::Layout;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,8 @@ pub struct Options {
     pub log_bytes: Option<u64>,
     /// Shards of each chunkserver.
     pub shards: u16,
+    /// Which paths the processes may take to each other.
+    pub transport: PathChoice,
     /// What the processes log.
     pub log: String,
     /// Devices are not filled with zeroes first: made faster, slower at the first writes.
@@ -53,6 +56,7 @@ impl Options {
             device_bytes: 1 << 30,
             log_bytes: None,
             shards: 1,
+            transport: PathChoice::Auto,
             log: "info".to_owned(),
             quick: false,
             keep: false,
@@ -227,6 +231,7 @@ impl LocalCluster {
                 args.extend(["--device".into(), device, "--zone".into(), format!("zone-{n}")]);
                 args.extend(["--server".into(), format!("server-{n}")]);
                 args.extend(["--listen".into(), format!("127.0.0.1:{port}")]);
+                args.extend(["--transport".into(), self.options.transport.to_string()]);
                 args.extend(self.spin());
                 args
             }
@@ -237,6 +242,7 @@ impl LocalCluster {
                 args.extend(volumes.flat_map(|v| ["--volume".to_owned(), v.clone()]));
                 // A gateway that was killed holds its volumes until its lease runs out.
                 args.extend(["--socket".into(), socket, "--force".into()]);
+                args.extend(["--transport".into(), self.options.transport.to_string()]);
                 args.extend(self.spin());
                 args
             }

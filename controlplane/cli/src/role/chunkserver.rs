@@ -7,17 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ogive_api::types::{
-    Drop, FollowerReport, Heartbeat, Registration, ReplicaReport, Role, Topology,
+    Credential, Drop, FollowerReport, Heartbeat, Registration, ReplicaReport, Role, Topology,
 };
 use ogive_api::{ApiError, MdsClient};
-use ogive_chunkserver::{Chunkserver, ChunkserverConfig, Device, ShardReport};
+use ogive_chunkserver::{Card, CardKeeper, Chunkserver, ChunkserverConfig, Device, ShardReport};
 use ogive_copyset::Timing;
+use ogive_rpc::token::UnixSeconds;
 use ogive_rpc::transport::Endpoint;
+use ogive_rpc::transport::usage::add_up;
 use ogive_shard::{Admin, ReplicaRole, ReplicaSpec};
+use ogive_store::file::DeviceFile;
 use ogive_types::{ChunkserverId, ShardAddr};
 use uuid::Uuid;
 
-use super::{asked_to_stop, checks, runtime};
+use super::{asked_to_stop, checks, paths, runtime};
 use crate::args::ChunkserverArgs;
 
 /// Between two signs of life.
@@ -35,20 +38,16 @@ pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
     let listen = resolve(&args.listen)?;
     let runtime = runtime()?;
     let mds = MdsClient::new(&args.mds.mds)?;
-    let me = Registration {
-        cluster: device.label().cluster(),
-        device: device.label().uuid,
-        zone: args.zone.clone(),
-        server: args.server.clone().map_or_else(checks::host_name, Ok)?,
-        endpoints: placeholder_endpoints(listen, shards),
-        capacity_bytes: device.label().capacity_bytes(),
-    };
+    let me = registration(args, &device, placeholder_endpoints(listen, shards))?;
+    let mut given = None;
     if device.label().chunkserver().is_none() {
         tracing::info!("first start: asking the metadata servers for an identity");
         let Some(registered) = runtime.block_on(register(&mds, &me)) else { return Ok(()) };
         let registered = registered?;
         device.assign(registered.cluster, registered.id)?;
+        given = Some(paths::credential(&registered.credential));
     }
+    let memory = device.card()?;
     let id = device.label().chunkserver().context("the device has no identity")?;
     let config = ChunkserverConfig {
         listen,
@@ -56,15 +55,36 @@ pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
         poll: args.poll.mode(args.spin_us, shards),
         buffer_bytes: usize::try_from(args.buffers).context("--buffers is too large")?,
         timing: Timing::default(),
+        transport: args.transport,
+        credential: given.or_else(|| memory.card().map(|card| card.credential.clone())),
     };
     let server = device.start(&config)?;
     for endpoint in server.endpoints() {
         tracing::info!(%id, endpoint = endpoint.0, "chunkserver listens");
     }
+    if let Some(card) = memory.card() {
+        // Until the metadata servers say better; they may be down.
+        server.tell_all(&Admin::Endpoints(card.endpoints.clone()));
+    }
     let me = Registration { endpoints: texts(&server.endpoints()), ..me };
-    let result = runtime.block_on(control(&mds, me, id, &server));
+    let result = runtime.block_on(control(&mds, me, id, &server, memory));
     server.stop();
     result
+}
+
+fn registration(
+    args: &ChunkserverArgs,
+    device: &Device,
+    endpoints: Vec<String>,
+) -> anyhow::Result<Registration> {
+    Ok(Registration {
+        cluster: device.label().cluster(),
+        device: device.label().uuid,
+        zone: args.zone.clone(),
+        server: args.server.clone().map_or_else(checks::host_name, Ok)?,
+        endpoints,
+        capacity_bytes: device.label().capacity_bytes(),
+    })
 }
 
 fn resolve(listen: &str) -> anyhow::Result<SocketAddr> {
@@ -119,12 +139,14 @@ async fn control(
     me: Registration,
     id: ChunkserverId,
     server: &Chunkserver,
+    memory: CardKeeper<DeviceFile>,
 ) -> anyhow::Result<()> {
     let beats = async {
+        let (device, topology) = (me.device, Topology::default());
         let mut control =
-            Control { mds, id, device: me.device, server, topology: Topology::default() };
+            Control { mds, id, device, server, topology, token_not_after_s: 0, memory };
         let Some(registered) = register(mds, &me).await else { return Ok(()) };
-        registered?;
+        control.take(&registered?.credential);
         loop {
             if !server.is_alive() {
                 bail!("a shard stopped; the messages above say why");
@@ -152,9 +174,42 @@ struct Control<'a> {
     device: Uuid,
     server: &'a Chunkserver,
     topology: Topology,
+    /// Until when the token that the shards show holds, in seconds of Unix time; 0 for none of this
+    /// run.
+    token_not_after_s: u64,
+    memory: CardKeeper<DeviceFile>,
 }
 
 impl Control<'_> {
+    /// Shows another token from now on, and remembers it.
+    fn take(&mut self, given: &Credential) {
+        let credential = paths::credential(given);
+        if !self.server.set_credential(&credential) {
+            // One that is not noted is given again with the next heartbeat.
+            return tracing::warn!("a shard is too far behind to take a new token");
+        }
+        self.token_not_after_s = given.not_after_s;
+        tracing::info!(until = %UnixSeconds(given.not_after_s), "token renewed");
+        let endpoints = self.memory.card().map(|card| card.endpoints.clone()).unwrap_or_default();
+        self.remember(Card { credential, endpoints });
+    }
+
+    fn remember(&mut self, card: Card) {
+        if let Err(error) = self.memory.keep(card) {
+            tracing::warn!(%error, "cannot note token and peers on the device; if it starts again \
+                                    without metadata servers, it waits for them");
+        }
+    }
+
+    /// Remembers where the shards listen with which this chunkserver shares copysets.
+    fn remember_peers(&mut self, members: impl Iterator<Item = ShardAddr>) {
+        let Some(card) = self.memory.card() else { return };
+        let all = &self.topology.endpoints;
+        let known = |addr: ShardAddr| Some((addr, Endpoint(all.get(&addr)?.clone())));
+        let endpoints = members.filter(|addr| addr.server != self.id).filter_map(known).collect();
+        self.remember(Card { endpoints, ..card.clone() });
+    }
+
     async fn beat(&mut self, endpoints: &[String]) -> Result<(), ApiError> {
         let reports = self.server.report(REPORT_WAIT);
         let heartbeat = Heartbeat {
@@ -166,14 +221,20 @@ impl Control<'_> {
             replicas: reports.iter().flat_map(replicas).collect(),
             drops_done: reports.iter().flat_map(drops_done).collect(),
             topology_version: self.topology.version,
+            token_not_after_s: self.token_not_after_s,
+            paths: path_uses(&reports),
         };
         let reply = self.mds.heartbeat(heartbeat).await?;
+        if let Some(credential) = &reply.credential {
+            self.take(credential);
+        }
         if let Some(topology) = reply.topology {
             self.topology = topology;
             let all = &self.topology.endpoints;
             let all = all.iter().map(|(&addr, text)| (addr, Endpoint(text.clone()))).collect();
             self.server.tell_all(&Admin::Endpoints(all));
         }
+        self.remember_peers(reply.replicas.values().flatten().copied());
         let mut here: BTreeMap<u16, Vec<ReplicaSpec>> = BTreeMap::new();
         for (&copyset, members) in &reply.replicas {
             for addr in members.iter().filter(|addr| addr.server == self.id) {
@@ -189,6 +250,13 @@ impl Control<'_> {
         }
         Ok(())
     }
+}
+
+/// What went over the paths of all shards together.
+fn path_uses(reports: &[ShardReport]) -> Vec<ogive_api::types::PathUse> {
+    let mut total = Vec::new();
+    reports.iter().for_each(|report| add_up(&mut total, &report.paths));
+    paths::told(&total)
 }
 
 fn replicas(report: &ShardReport) -> impl Iterator<Item = ReplicaReport> + '_ {

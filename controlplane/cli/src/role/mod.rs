@@ -5,6 +5,7 @@ pub mod mds;
 pub mod nbd;
 
 mod checks;
+mod paths;
 
 use tokio::signal::unix::{SignalKind, signal};
 

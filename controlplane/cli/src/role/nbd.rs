@@ -2,13 +2,13 @@
 //! keeps them attached, and answers what the loop asks of the metadata servers.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use ogive_api::types::Attachment;
+use ogive_api::types::{Attachment, KeepAlive, KeptAlive, PathUse};
 use ogive_api::{ApiError, MdsClient, Refusal};
 use ogive_client::{ClientOptions, Topology, VolumeError, VolumeSpec};
 use ogive_gateway::{Ask, Gateway, GatewayConfig, NbdListen, ServedVolume, Tell};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 use uuid::Uuid;
 
-use super::{asked_to_stop, checks, runtime};
+use super::{asked_to_stop, checks, paths, runtime};
 use crate::Usage;
 use crate::args::NbdArgs;
 
@@ -129,6 +129,7 @@ async fn export(
         gateway: Rc::clone(&gateway),
         attached: attached.to_vec(),
         asking: RefCell::default(),
+        paths: RefCell::default(),
     });
     let work = async {
         tokio::join!(Rc::clone(&control).answer(asked), control.keep_alive());
@@ -165,6 +166,7 @@ fn config(
         poll: args.poll.mode(args.spin_us, 1),
         core: args.core,
         seed: Uuid::new_v4().as_u64_pair().0,
+        transport: args.transport,
     })
 }
 
@@ -178,7 +180,8 @@ fn served(attachment: &Attachment, read_only: bool) -> ServedVolume {
         session: attachment.session,
         cluster: attachment.cluster,
     };
-    ServedVolume { name: volume.name.clone(), spec, read_only }
+    let credential = paths::credential(&attachment.credential);
+    ServedVolume { name: volume.name.clone(), spec, credential, read_only }
 }
 
 /// A question to the metadata servers that is under way. The loop repeats what is not answered
@@ -189,11 +192,28 @@ enum Question {
     Topology,
 }
 
+/// An attachment that is kept alive, and what the loop was told of it.
+struct Alive<'a> {
+    attachment: &'a Attachment,
+    size_bytes: u64,
+    token_not_after_s: u64,
+}
+
+impl Alive<'_> {
+    fn of(attachment: &Attachment) -> Alive<'_> {
+        let size_bytes = attachment.volume.size_bytes;
+        let token_not_after_s = attachment.credential.not_after_s;
+        Alive { attachment, size_bytes, token_not_after_s }
+    }
+}
+
 struct Control {
     mds: MdsClient,
     gateway: Rc<Gateway>,
     attached: Vec<Attachment>,
     asking: RefCell<BTreeSet<Question>>,
+    /// What the loop last said of its paths.
+    paths: RefCell<BTreeMap<VolumeId, Vec<PathUse>>>,
 }
 
 impl Control {
@@ -206,6 +226,10 @@ impl Control {
                 Ask::Lost { volume, reason } => {
                     let volume = self.name(volume);
                     tracing::error!(volume, "{reason}; its I/O fails from now on");
+                    continue;
+                }
+                Ask::Paths { volume, paths } => {
+                    self.paths.borrow_mut().insert(volume, paths::told(&paths));
                     continue;
                 }
             };
@@ -262,24 +286,19 @@ impl Control {
         Ok(found.segments.get(&number).cloned())
     }
 
-    /// Gives signs of life, and hears of new sizes and of sessions that were ended.
+    /// Gives signs of life, and hears of new sizes, of new tokens, and of sessions that were ended.
     async fn keep_alive(&self) {
         let lease = self.attached.iter().map(|a| a.lease_ms).min().unwrap_or(1000);
-        let mut alive: Vec<(&Attachment, u64)> =
-            self.attached.iter().map(|a| (a, a.volume.size_bytes)).collect();
+        let mut alive: Vec<Alive<'_>> = self.attached.iter().map(Alive::of).collect();
         loop {
+            // Said with the next sign of life.
+            self.gateway.tell(Tell::Report);
             tokio::time::sleep(Duration::from_millis(lease / BEATS_PER_LEASE)).await;
             let mut lost = BTreeSet::new();
-            for (attachment, size) in &mut alive {
-                let volume = &attachment.volume;
-                match self.mds.keep_alive(volume.id, attachment.session).await {
-                    Ok(kept) if kept.size_bytes != *size => {
-                        tracing::info!(volume = volume.name, bytes = kept.size_bytes, "resized");
-                        if self.gateway.tell(Tell::Resized(volume.id, kept.size_bytes)) {
-                            *size = kept.size_bytes;
-                        }
-                    }
-                    Ok(_) => {}
+            for one in &mut alive {
+                let volume = &one.attachment.volume;
+                match self.mds.keep_alive(self.sign_of_life(one)).await {
+                    Ok(kept) => self.heard(one, &kept),
                     Err(error) if error.refusal().is_some() => {
                         tracing::error!(volume = volume.name, %error, "the session has ended");
                         if self.gateway.tell(Tell::Expired(volume.id)) {
@@ -291,7 +310,33 @@ impl Control {
                     }
                 }
             }
-            alive.retain(|(attachment, _)| !lost.contains(&attachment.volume.id));
+            alive.retain(|one| !lost.contains(&one.attachment.volume.id));
+        }
+    }
+
+    fn sign_of_life(&self, one: &Alive<'_>) -> KeepAlive {
+        let id = one.attachment.volume.id;
+        KeepAlive {
+            volume: id,
+            session: one.attachment.session,
+            token_not_after_s: one.token_not_after_s,
+            paths: self.paths.borrow().get(&id).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// What is new goes to the loop; what it cannot take now comes again.
+    fn heard(&self, one: &mut Alive<'_>, kept: &KeptAlive) {
+        let volume = &one.attachment.volume;
+        if kept.size_bytes != one.size_bytes {
+            tracing::info!(volume = volume.name, bytes = kept.size_bytes, "resized");
+            if self.gateway.tell(Tell::Resized(volume.id, kept.size_bytes)) {
+                one.size_bytes = kept.size_bytes;
+            }
+        }
+        if let Some(given) = &kept.credential
+            && self.gateway.tell(Tell::Credential(volume.id, paths::credential(given)))
+        {
+            one.token_not_after_s = given.not_after_s;
         }
     }
 
