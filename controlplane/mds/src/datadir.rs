@@ -56,10 +56,9 @@ pub(crate) fn open(config: &MdsConfig) -> Result<(Store, Saved), MdsError> {
         return Err(MdsError::Incomplete { path: dir.clone(), missing: "raft.redb" });
     }
     let (store, saved) = store::open(&path)?;
-    if label.is_none() {
-        if saved.vote.is_some() || !saved.entries.is_empty() || saved.snapshot.is_some() {
-            return Err(MdsError::Incomplete { path: dir.clone(), missing: "VERSION" });
-        }
+    let used = saved.vote.is_some() || !saved.entries.is_empty() || saved.snapshot.is_some();
+    if label.is_none() && used {
+        return Err(MdsError::Incomplete { path: dir.clone(), missing: "VERSION" });
     }
     if label.is_none_or(|label| label.format != FORMAT.to_string()) {
         write_label(dir, config)?;

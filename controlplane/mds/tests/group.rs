@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{FakeServer, Group, eventually, volume};
 use ogive_api::{ApiError, MdsClient, pb};
+use ogive_rpc::token::PublicKey;
 
 #[test]
 fn child_entry() {
