@@ -3,9 +3,10 @@
 //! Two processes have the same name when all of these are the same: the running kernel (its boot
 //! id), the namespaces in which process ids, System V segments and user ids have their meaning, the
 //! file system under `/dev/shm`, and the user. The name is the 128-bit FNV-1a hash of these; the
-//! boot id is random, so equal names by accident do not occur. A peer that lies about its name gains
-//! nothing: the path is probed before it is used.
+//! boot id is random, so equal names by accident do not occur. A peer that lies about its name
+//! gains nothing: the path is probed before it is used.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -17,8 +18,12 @@ pub(super) fn name() -> Result<u128, String> {
     text += &std::fs::read_to_string(boot_id).map_err(|e| cannot(boot_id, e))?;
     for namespace in ["pid", "ipc", "user"] {
         let link = format!("/proc/self/ns/{namespace}");
-        let target = std::fs::read_link(&link).map_err(|e| cannot(&link, e))?;
-        text += &format!("{}\n", target.display());
+        match std::fs::read_link(&link) {
+            Ok(target) => text += &format!("{}\n", target.display()),
+            // A kernel without such namespaces has one of them.
+            Err(e) if e.kind() == ErrorKind::NotFound => text += "none\n",
+            Err(e) => return Err(cannot(&link, e)),
+        }
     }
     let shm = Path::new("/dev/shm");
     let shm = shm.metadata().map_err(|e| cannot("/dev/shm", e))?.dev();

@@ -12,8 +12,8 @@
 //!     | -- Use(path) -------------------> |   TCP      (Up)
 //!     | ~~ frames ~~~~~~~~~~~~~~~~~~~~~~> |   lane; may come before Use, and then count as Use
 //! ```
-//! Either end gives a path up with Decline, at any time; after Use that ends the connection. When no
-//! path is left, the connector says Use(tcp).
+//! Either end gives a path up with Decline, at any time; after Use that ends the connection. When
+//! no path is left, the connector says Use(tcp).
 //!
 //! | end | state | input | effects | next |
 //! |---|---|---|---|---|

@@ -368,7 +368,7 @@ fn any_input() -> impl Strategy<Value = Input> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    /// Whatever a peer says: one report at most, lanes opened and closed in pairs, an end that stays.
+    /// Whatever a peer says: one report at most, lanes opened and closed in pairs, a final end.
     #[test]
     fn no_peer_confuses_an_end(
         acceptor in any::<bool>(),

@@ -2,9 +2,9 @@
 //!
 //! Asking TCP is a system call (0.3 µs), asking a lane that is quiet a look at memory. A round trip
 //! over shared memory takes under 1 µs, so an owner that spins for its answer must not ask TCP in
-//! every turn; one that spins for an answer over TCP should. So TCP is asked in every poll as long as
-//! something comes from there, and after [`TCP_EAGER_POLLS`] without anything in one of
-//! [`TCP_LAZY_POLLS`] polls, or [`TCP_LAZY_EVERY`], whichever comes first.
+//! every turn; one that spins for an answer over TCP should. So TCP is asked in every poll as long
+//! as something comes from there, and after [`TCP_EAGER_POLLS`] without anything in one of
+//! [`TCP_LAZY_POLLS`] polls, or after [`TCP_LAZY_EVERY`], whichever comes first.
 
 use ogive_types::Time;
 
