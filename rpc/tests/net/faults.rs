@@ -136,10 +136,11 @@ fn the_death_of_a_process_shows_on_tcp_and_ends_the_lane_at_once() {
 }
 
 #[test]
-fn frames_sent_just_before_the_end_arrive() {
+fn frames_sent_just_before_the_end_arrive_though_the_end_overtakes_them() {
     let mut stage = Stage::full();
     let (ours, theirs) = stage.works_over(Path::Rdma);
     stage.server.events.clear();
+    stage.server.faults(Path::Rdma, Faults { lag: 20, ..Faults::default() });
     for id in 1..=50 {
         stage.client.send(ours, id, 4096, stage.now);
     }

@@ -8,6 +8,7 @@ use ogive_rpc::hello::Greeting;
 use ogive_rpc::limits::PATH_BODY_BYTES_MAX;
 use ogive_rpc::offer::Offer;
 use ogive_rpc::path_frame::PathFrame;
+use ogive_rpc::transport::Incoming;
 
 use super::*;
 
@@ -156,4 +157,39 @@ fn a_peer_that_never_chooses_is_closed_in_time() {
         assert!(raw.stage.server.connected().is_empty() && raw.stage.server.closed().is_empty());
         assert_eq!(raw.stage.server.in_lanes(), 1, "the honest one's");
     }
+}
+
+#[test]
+fn a_lane_brings_frames_of_the_upper_layers_only() {
+    let mut stage = Stage::full();
+    let (ours, theirs) = stage.works_over(Path::Rdma);
+    stage.server.events.clear();
+    let (response, id, deadline_ms, payload) = (false, 0, 0, None);
+    let body = PathFrame::Use { path: Path::Tcp }.encode();
+    let frame = Incoming { kind: KIND_PATH, response, id, deadline_ms, body, payload };
+    stage.server.lane(Path::Rdma).forge(theirs, frame);
+    stage.settle("closed", |client, server| {
+        !client.closed().is_empty() && !server.closed().is_empty()
+    });
+    let CloseReason::Protocol(text) = &stage.server.closed()[0].1 else {
+        panic!("{:?}", stage.server.events)
+    };
+    assert!(text.contains("kind 3 out of turn"), "{text}");
+    assert_eq!(stage.client.closed()[0].0, ours);
+    assert!(stage.server.received().is_empty());
+    stage.is_empty_after_all();
+}
+
+#[test]
+fn frames_over_a_lane_before_it_is_proved_end_the_connection() {
+    let mut raw = Raw::new();
+    raw.raw.write_all(&path(propose(Path::Shm))).unwrap();
+    raw.stage.settle("accepted", |_, server| server.lane(Path::Shm).open() == 1);
+    let conn = raw.stage.server.lane(Path::Shm).any();
+    let (kind, response, id, deadline_ms, payload) = (KIND, false, 1, 0, None);
+    let frame = Incoming { kind, response, id, deadline_ms, body: Vec::new(), payload };
+    raw.stage.server.lane(Path::Shm).forge(conn, frame);
+    let heard = raw.until_closed();
+    assert!(String::from_utf8_lossy(&heard).contains("a frame before its path was chosen"));
+    assert!(raw.stage.server.connected().is_empty() && raw.stage.server.received().is_empty());
 }

@@ -29,6 +29,8 @@ struct Shared {
     faults: Faults,
     /// Connections to report as broken.
     broken: Vec<ConnId>,
+    /// Keys of the connections.
+    keys: BTreeMap<ConnId, u64>,
 }
 
 /// What goes wrong in a lane.
@@ -38,6 +40,8 @@ pub struct Faults {
     pub attach: Option<String>,
     /// Probes to this lane are lost.
     pub lose_probes: bool,
+    /// So many polls only learn that something is under way.
+    pub lag: usize,
 }
 
 enum Message {
@@ -64,12 +68,21 @@ impl Hub {
             open: 0,
             faults: Faults::default(),
             broken: Vec::new(),
+            keys: BTreeMap::new(),
         });
         let handle = Handle { hub: self.clone(), index };
         let address = format!("lane {index}").into_bytes();
-        let (conns, stats) = (BTreeMap::new(), PathStats::default());
+        let (conns, outbox, stats) = (BTreeMap::new(), Vec::new(), PathStats::default());
         (
-            Box::new(QueueLane { path, version, address, handle: handle.clone(), conns, stats }),
+            Box::new(QueueLane {
+                path,
+                version,
+                address,
+                handle: handle.clone(),
+                conns,
+                outbox,
+                stats,
+            }),
             handle,
         )
     }
@@ -93,9 +106,23 @@ impl Handle {
         });
     }
 
+    /// Has the lane receive a frame that its peer's lane would not send.
+    pub fn forge(&self, conn: ConnId, frame: Incoming) {
+        self.with(|shared| {
+            let key = shared.keys[&conn];
+            shared.inbox.push_back((key, Message::Frame(frame)));
+            shared.ring();
+        });
+    }
+
     /// Connections that are open in the lane.
     pub fn open(&self) -> usize {
         self.with(|shared| shared.open)
+    }
+
+    /// A connection that is open in the lane.
+    pub fn any(&self) -> ConnId {
+        self.with(|shared| *shared.keys.keys().next().unwrap())
     }
 
     fn to(&self, other: usize, key: u64, message: Message) {
@@ -123,6 +150,8 @@ struct QueueLane {
     handle: Handle,
     /// By our key: the connection, and where its peer is.
     conns: BTreeMap<u64, (ConnId, Option<(usize, u64)>)>,
+    /// What `flush` sends, and where to.
+    outbox: Vec<(usize, u64, Message)>,
     stats: PathStats,
 }
 
@@ -150,8 +179,10 @@ impl Lane for QueueLane {
         self.handle.with(|shared| shared.open += 1);
         let mut state = self.handle.hub.0.borrow_mut();
         state.keys += 1;
-        self.conns.insert(state.keys, (conn, None));
-        state.keys
+        let key = state.keys;
+        self.conns.insert(key, (conn, None));
+        state.lanes[self.handle.index].keys.insert(conn, key);
+        key
     }
 
     fn attach(&mut self, conn: ConnId, address: &[u8], key: u64, _: Time) -> Result<(), String> {
@@ -169,7 +200,7 @@ impl Lane for QueueLane {
 
     fn probe(&mut self, conn: ConnId, _: Time) {
         let (other, key) = self.peer(conn).expect("probe comes after attach");
-        self.handle.to(other, key, Message::Probe);
+        self.outbox.push((other, key, Message::Probe));
     }
 
     fn send(&mut self, conn: ConnId, frame: Outgoing, _: Time) {
@@ -179,18 +210,29 @@ impl Lane for QueueLane {
         assert!(payload.len() <= 1, "the tests send one piece");
         let payload = payload.pop();
         let frame = Incoming { kind, response, id, deadline_ms, body, payload };
-        self.handle.to(other, key, Message::Frame(frame));
+        self.outbox.push((other, key, Message::Frame(frame)));
     }
 
     fn close(&mut self, conn: ConnId) {
         let before = self.conns.len();
         self.conns.retain(|_, (id, _)| *id != conn);
         let gone = before - self.conns.len();
-        self.handle.with(|shared| shared.open -= gone);
+        self.handle.with(|shared| {
+            shared.open -= gone;
+            shared.keys.remove(&conn);
+        });
     }
 
     fn poll(&mut self, _: Time, events: &mut Vec<LaneEvent>) -> bool {
         let before = events.len();
+        let lags = self.handle.with(|shared| {
+            let waits = !shared.inbox.is_empty() && shared.faults.lag > 0;
+            shared.faults.lag -= usize::from(waits);
+            waits
+        });
+        if lags {
+            return true;
+        }
         let (inbox, broken) = self.handle.with(|shared| {
             let _ = rustix::io::read(&shared.wake, &mut [0u8; 8]);
             (std::mem::take(&mut shared.inbox), std::mem::take(&mut shared.broken))
@@ -212,7 +254,11 @@ impl Lane for QueueLane {
         events.len() > before
     }
 
-    fn flush(&mut self, _: Time) {}
+    fn flush(&mut self, _: Time) {
+        for (other, key, message) in self.outbox.drain(..) {
+            self.handle.to(other, key, message);
+        }
+    }
 
     fn next_deadline(&self) -> Time {
         Time::NEVER

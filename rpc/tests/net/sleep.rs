@@ -65,19 +65,41 @@ fn what_came_before_the_descriptor_was_armed_is_not_slept_over() {
     let (ours, _) = stage.works_over(Path::Rdma);
     go_to_sleep(&mut stage.server, stage.now);
     stage.client.send(ours, 1, 0, stage.now);
+    stage.client.net.flush(stage.now);
     assert!(!stage.server.net.prepare_sleep(), "something waits");
     assert!(stage.server.net.poll(stage.now, &mut stage.server.events));
     assert!(stage.server.net.prepare_sleep());
 }
 
 #[test]
-fn a_closed_connection_is_reported_without_any_wake_up() {
+fn what_is_known_already_is_reported_by_the_next_poll() {
     let mut stage = Stage::full();
-    let (ours, _) = stage.works_over(Path::Rdma);
-    go_to_sleep(&mut stage.client, stage.now);
-    stage.client.net.close(ours, CloseReason::Local);
-    assert!(stage.client.net.next_deadline() <= stage.now, "poll at once");
-    stage.client.events.clear();
-    stage.client.net.poll(stage.now, &mut stage.client.events);
-    assert_eq!(stage.client.closed(), [(ours, CloseReason::Local)]);
+    for polls in 0..20 {
+        let (ours, _) = stage.works_over(Path::Rdma);
+        stage.client.events.clear();
+        // Long enough that TCP is asked only from time to time.
+        for _ in 0..200 + polls {
+            stage.client.net.poll(stage.now, &mut stage.client.events);
+        }
+        stage.client.net.close(ours, CloseReason::Local);
+        assert!(stage.client.net.next_deadline() <= stage.now, "poll at once");
+        stage.client.net.poll(stage.now, &mut stage.client.events);
+        assert_eq!(stage.client.closed(), [(ours, CloseReason::Local)]);
+    }
+}
+
+#[test]
+fn polls_alone_bring_a_connection_up() {
+    let mut stage = Stage::full();
+    let ours = stage.connect();
+    for _ in 0..200_000 {
+        for end in [&mut stage.client, &mut stage.server] {
+            end.net.poll(stage.now, &mut end.events);
+        }
+        if !stage.client.connected().is_empty() && !stage.server.connected().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(stage.client.net.path(ours), Some(Path::Rdma));
+    assert_eq!(stage.server.connected().len(), 1);
 }
