@@ -109,3 +109,28 @@ where
     assert_eq!(again, message);
     assert_eq!(validate(&again), verdict);
 }
+
+/// The header of a lane's message decodes or does not, without a panic, and what decodes has no
+/// other form.
+#[cfg(feature = "ucx")]
+pub fn lane(data: &[u8]) {
+    use ogive_rpc::transport::ucx::wire::{self, LaneHead, Message};
+    let Ok(head) = LaneHead::decode(data) else { return };
+    assert_eq!(wire::key(data), Some(head.key));
+    let mut again = Vec::new();
+    head.encode(&mut again);
+    assert_eq!(again, data);
+    match head.message {
+        Message::Frame(header, end) => {
+            if let Ok(body) = wire::body(&mut Vec::new(), end, &header) {
+                assert_eq!(body.len(), header.body_bytes as usize);
+            }
+        }
+        Message::Part(bytes) => {
+            let mut start = Vec::new();
+            wire::part(&mut start, bytes).expect("one part is shorter than the longest body");
+            assert_eq!(start, bytes);
+        }
+        Message::Probe | Message::Ping | Message::Piece => {}
+    }
+}

@@ -180,6 +180,26 @@ fn bodies() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
+/// Seeds of the target `lane`: the header of a message.
+#[cfg(feature = "ucx")]
+fn lane_heads() -> Vec<(&'static str, Vec<u8>)> {
+    use ogive_rpc::transport::ucx::wire::{LaneHead, Message};
+    let seed = |seq, message| {
+        let mut bytes = Vec::new();
+        LaneHead { key: 0x0102_0304_0506_0708, seq, message }.encode(&mut bytes);
+        bytes
+    };
+    let body = encode(&io(write()));
+    let frame = Message::Frame(Header { id: 7, ..Header::new(16, &body, 8192) }, &body);
+    vec![
+        ("probe", seed(0, Message::Probe)),
+        ("ping", seed(1, Message::Ping)),
+        ("part", seed(2, Message::Part(&body[..5]))),
+        ("frame", seed(u64::MAX, frame)),
+        ("piece", seed(4, Message::Piece)),
+    ]
+}
+
 fn folder(target: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
 }
@@ -247,6 +267,31 @@ fn mutate(
     bytes.drain(from..to);
     bytes.extend_from_slice(tail);
     bytes
+}
+
+#[cfg(feature = "ucx")]
+#[test]
+fn the_corpus_of_lanes_is_in_step_and_passes() {
+    keep_in_step("lane", &lane_heads());
+    for entry in std::fs::read_dir(folder("lane")).unwrap() {
+        checks::lane(&std::fs::read(entry.unwrap().path()).unwrap());
+    }
+}
+
+#[cfg(feature = "ucx")]
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn changes_of_lane_headers_pass(
+        which in any::<usize>(),
+        changes in prop::collection::vec((any::<usize>(), any::<u8>()), 0..6),
+        cut in (any::<usize>(), prop_oneof![Just(0usize), 0..40usize]),
+        tail in prop::collection::vec(any::<u8>(), 0..20),
+    ) {
+        let heads = lane_heads();
+        checks::lane(&mutate(heads[which % heads.len()].1.clone(), &changes, cut, &tail));
+    }
 }
 
 proptest! {
