@@ -8,8 +8,8 @@ use crate::model::SigningKey;
 use crate::state::Meta;
 
 /// Proposed by every new leader that finds a cluster without a key: one that was just set up, or
-/// one that was made before there were tokens. The first key counts; a later proposal changes nothing,
-/// so that tokens that were given stay good.
+/// one that was made before there were tokens. The first key counts; a later proposal changes
+/// nothing, so that tokens that were given stay good.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetSigningKey {
     /// Drawn at random by the leader.

@@ -18,10 +18,10 @@
 //! | 4 | FRAME | header of a frame ([`crate::frame`]), last bytes of its body | first piece of its payload |
 //! | 5 | PIECE | | next piece of the last frame's payload |
 //!
-//! A body that fits goes with its frame; what of it does not fit is sent before, as PARTs. A payload
-//! that lies in several buffers is sent in as many pieces, so that none is gathered into one place
-//! first. Messages are worked off in the order of their numbers, and a number out of order ends the
-//! connection: it means that the lane lost, repeated or overtook something.
+//! A body that fits goes with its frame; what of it does not fit is sent before, as PARTs. A
+//! payload that lies in several buffers is sent in as many pieces, so that none is gathered into one
+//! place first. Messages are worked off in the order of their numbers, and a number out of order
+//! ends the connection: it means that the lane lost, repeated or overtook something.
 
 use crate::frame::{FrameError, HEADER_BYTES, Header, Phase};
 use crate::limits::BODY_BYTES_MAX;
