@@ -173,3 +173,7 @@ impl<T> Drop for Receiver<T> {
         while self.shared.queue.pop().is_some() {}
     }
 }
+
+#[cfg(test)]
+#[path = "queue_tests.rs"]
+mod tests;

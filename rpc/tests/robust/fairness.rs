@@ -64,7 +64,7 @@ fn serve(pool_bytes: usize, trickle_bytes: usize, held_max: usize) -> Served {
     let mut held = VecDeque::new();
     let mut served = Served { flood: 0, trickle: 0, most_held: 0 };
     settle("flood begins", &mut [&mut server], |ends| ends[0].events.len() > 1 + FLOODS);
-    let mut asked = 0;
+    let (mut asked, start) = (0, now());
     while served.trickle < TRICKLE || served.flood < FLOOD_MIN {
         if asked == served.trickle {
             asked += 1;
@@ -81,6 +81,8 @@ fn serve(pool_bytes: usize, trickle_bytes: usize, held_max: usize) -> Served {
             server.send(conn, frame.id, true, None);
         }
         served.trickle += client.received().len() as u64;
+        let late = now().since(start) > Duration::from_secs(100);
+        assert!(!late, "{} of the trickle served for ever", served.trickle);
         let flood = served.flood;
         let bound = (served.trickle + 100) * FLOOD_PER_TRICKLE_MAX;
         assert!(flood < bound, "{flood} of the flood, {} of the trickle", served.trickle);

@@ -174,3 +174,7 @@ impl Rest {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "inflight_tests.rs"]
+mod tests;

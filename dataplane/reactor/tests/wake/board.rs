@@ -1,6 +1,6 @@
 //! What the reactor under test and its driver share: who has answered how often.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Everything that can wake a reactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Board {
     pub answers: Counts,
     /// Times that the reactor went to sleep and came back, as the kernel counted them.
     pub sleeps: AtomicU64,
+    /// Written by the driver: from now on the mutant, if there is one, misbehaves.
+    pub begun: AtomicBool,
 }
 
 /// How often the calling thread gave its core away of its own accord.

@@ -141,6 +141,7 @@ impl Driver {
         }
         assert_eq!(driver.net.path(conn), Some(path));
         driver.events.clear();
+        driver.board.begun.store(true, Ordering::Relaxed);
         driver
     }
 

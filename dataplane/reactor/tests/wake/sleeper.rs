@@ -164,7 +164,7 @@ impl Sleeper {
     }
 
     fn is(&self, mutant: Mutant) -> bool {
-        self.mutant == Some(mutant)
+        self.mutant == Some(mutant) && self.board.begun.load(Ordering::Relaxed)
     }
 }
 
