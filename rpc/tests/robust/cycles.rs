@@ -4,6 +4,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use ogive_rpc::limits::LINGER_FOR;
+
 use super::process::{Process, descriptors, memory, say};
 use super::*;
 
@@ -72,6 +74,12 @@ fn stranger(i: usize, server: &mut End, to: &Endpoint) {
     assert!(server.events.is_empty(), "a stranger is not reported");
 }
 
+/// Lets the sockets go that linger after GOODBYE.
+fn rest(server: &mut End, client: &mut End) {
+    let start = now();
+    settle("rested", &mut [server, client], |_| now().since(start) > 2 * LINGER_FOR);
+}
+
 /// In a child, whose memory is measured.
 pub fn cycles() {
     let host = |i| Endpoint(format!("tcp:127.0.0.{}:0", i + 1));
@@ -79,16 +87,17 @@ pub fn cycles() {
     let mut server = End::start(TcpConfig { listen, ..server_config() });
     let mut client = End::start(client_config());
     let me = std::process::id();
-    let (fds, mut warm, mut index_max) = (descriptors(me), 0, 0);
+    let (mut fds, mut warm, mut index_max) = (0, 0, 0);
     for i in 0..CYCLES {
         if i == WARM_UP {
-            warm = memory(me, "VmRSS");
+            rest(&mut server, &mut client);
+            (fds, warm) = (descriptors(me), memory(me, "VmRSS"));
         }
         index_max = index_max.max(cycle(i, &mut server, &mut client));
     }
-    // The last ones linger for a moment.
-    settle("all gone", &mut [&mut server, &mut client], |_| descriptors(me) <= fds);
-    let after = memory(me, "VmRSS");
+    rest(&mut server, &mut client);
+    let (open, after) = (descriptors(me), memory(me, "VmRSS"));
+    assert!(open <= fds, "{open} descriptors after, {fds} when warm");
     assert_eq!((server.net.connections(), client.net.connections()), (0, 0));
     assert_eq!(server.pool.stats().used_bytes + client.pool.stats().used_bytes, 0);
     assert!(after < warm + GROWTH_MAX, "{after} bytes after, {warm} when warm");

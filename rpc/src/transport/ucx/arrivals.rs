@@ -9,7 +9,7 @@ use ogive_ucx::{Completion, Data, EndpointId, Handler, Pending, UcxError};
 
 use super::conn::{Conn, Held};
 use super::inbox::{Act, FrameNo, Violation};
-use super::wire::{self, LaneHead};
+use super::wire::{self, LaneHead, Message};
 use crate::limits::LANE_WAITING_MAX;
 use crate::requests::ConnHasher;
 use crate::transport::lane::LaneEvent;
@@ -40,6 +40,9 @@ pub(super) struct Arrivals {
     pub(super) ended: Vec<Completion>,
     /// Data that wait for a buffer, on all connections.
     pub(super) waiting: usize,
+    /// PINGs since the last poll, and whether anything else came.
+    pub(super) pings: usize,
+    pub(super) worked: bool,
     pub(super) stats: PathStats,
     /// Messages for keys that nobody has: late ones of connections that are closed.
     pub(super) strays: u64,
@@ -68,6 +71,8 @@ impl Arrivals {
             pulls: Vec::new(),
             ended: Vec::new(),
             waiting: 0,
+            pings: 0,
+            worked: false,
             stats: PathStats::default(),
             strays: 0,
             now: Time(0),
@@ -186,9 +191,12 @@ impl Handler for Arrivals {
             self.strays += 1;
             return;
         };
+        let head = LaneHead::decode(header).map_err(Violation::from);
+        let ping = matches!(head, Ok(LaneHead { message: Message::Ping, .. }));
+        self.pings += usize::from(ping);
+        self.worked |= !ping;
         let Some(conn) = self.conn(key) else { return };
         conn.last_received = now;
-        let head = LaneHead::decode(header).map_err(Violation::from);
         let act = head.and_then(|head| conn.inbox.take(head, len));
         let id = conn.id;
         self.stats.bytes_received += (header.len() + len) as u64;
@@ -202,6 +210,7 @@ impl Handler for Arrivals {
     }
 
     fn completed(&mut self, done: Completion) {
+        self.worked = true;
         self.ended.push(done);
     }
 

@@ -6,7 +6,7 @@ use ogive_types::Time;
 use ogive_ucx::{Data, Endpoint, Kept, Pending};
 
 use super::inbox::Inbox;
-use crate::limits::{SEND_QUEUE_BYTES_SOFT, SILENT_AFTER};
+use crate::limits::{PING_EARLY_PART, SEND_QUEUE_BYTES_SOFT, SILENT_AFTER};
 use crate::transport::tcp::Timing;
 use crate::transport::{CloseReason, ConnId};
 
@@ -116,7 +116,12 @@ impl Conn {
             return Due::Broken(CloseReason::Stalled(self.queued_bytes));
         }
         let ping = self.last_sent + timing.ping_after.max(Duration::from_millis(1));
-        if ping <= now { Due::Ping } else { Due::At(silent.min(stalled).min(ping)) }
+        // As over TCP, PINGs that are due soon go with those that are.
+        if ping <= now + timing.ping_after / PING_EARLY_PART {
+            Due::Ping
+        } else {
+            Due::At(silent.min(stalled).min(ping))
+        }
     }
 }
 
