@@ -43,7 +43,7 @@ pub struct Board {
     pub answers: Counts,
     /// Times that the reactor went to sleep and came back, as the kernel counted them.
     pub sleeps: AtomicU64,
-    /// Written by the driver: from now on the mutant, if there is one, misbehaves.
+    /// Written by the driver: the connection is up.
     pub begun: AtomicBool,
 }
 
