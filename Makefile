@@ -23,11 +23,11 @@ help: ## Prints this
 	  while IFS='|' read -r name what; do printf '  %-14s %s\n' $$name "$$what"; done
 
 demo: tools-demo ## Starts a cluster here, puts files on a volume, kills a replica, compares
-	$(CARGO) build --release --bin ogive
+	$(CARGO) build --release --bin ogive $$(.ci/features)
 	$(TARGET)/release/ogive demo $(ARGS)
 
-build: ## Builds the release binary
-	$(CARGO) build --release --bin ogive
+build: ## Builds the release binary, with all paths that this system has
+	$(CARGO) build --release --bin ogive $$(.ci/features)
 
 test: ## Installs the tests' tools and runs all tests
 	@.ci/jobs tools unit doctest build sim-smoke crash interop-nbd fs-on-volume cluster command-line

@@ -20,6 +20,9 @@ fn versions_help_and_pages() {
     let version: Value = serde_json::from_str(&out(&["version", "--json"])).unwrap();
     assert_eq!(version["ogive"].as_str(), Some(env!("CARGO_PKG_VERSION")));
     assert!(out(&["version"]).contains("device format"));
+    let paths: Vec<&str> =
+        version["paths"].as_array().unwrap().iter().flat_map(Value::as_str).collect();
+    assert_eq!((paths.last(), paths.contains(&"shm")), (Some(&"tcp"), cfg!(feature = "ucx")));
     assert!(out(&["--help"]).contains("chunkserver"));
     for shell in ["bash", "zsh", "fish"] {
         assert!(out(&["completions", shell]).contains("chunkserver"), "{shell}");
@@ -38,6 +41,7 @@ fn wrong_calls_are_told_apart_from_failures() {
     fails(&ogive(&["chunkserver", "--mds", "a:1", "--device", "d"]), 2, &["--zone"]);
     fails(&ogive(&["mds", "--id", "1", "--peers", "a:1", "--dir", "d"]), 2, &["ID=HOST:PORT"]);
     fails(&ogive(&["nbd", "--mds", "a:1", "--volume", "v"]), 2, &["--socket"]);
+    fails(&ogive(&["demo", "--transport", "quic"]), 2, &["quic", "auto, tcp, shm or rdma"]);
     fails(&ogive(&["version", "--log", "a=b=c"]), 2, &["--log"]);
     fails(&ogive(&["bench", "volume", "http://x"]), 2, &["nbd://"]);
 }
@@ -48,6 +52,8 @@ fn configuration_files_are_checked() {
     let file = dir.path().join("o.toml");
     std::fs::write(&file, "[chunkserver]\nzoen = 1\n").unwrap();
     fails(&ogive(&["version", "--config", text(&file)]), 2, &["chunkserver.zoen"]);
+    std::fs::write(&file, "[nbd]\ntransport = \"quic\"\n").unwrap();
+    fails(&ogive(&["nbd", "--config", text(&file)]), 2, &["--transport", "quic"]);
     std::fs::write(&file, "[chunkserver\n").unwrap();
     fails(&ogive(&["version", "--config", text(&file)]), 2, &["TOML"]);
     let missing = dir.path().join("none.toml");

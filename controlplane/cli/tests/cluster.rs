@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{OGIVE, SOON, TestCluster, fails, make_image, ogive, scratch, stderr, text, tool};
 use ogive_cli::local::Part;
+use ogive_rpc::transport::{Path, PathChoice};
 use serde_json::Value;
 
 const MIB: u64 = 1 << 20;
@@ -207,6 +208,59 @@ fn a_configuration_file_is_enough() {
     assert_eq!(status["health"].as_str(), Some("healthy"));
 }
 
+/// What a build offers is announced, used, counted and shown; what is excluded is not.
+#[test]
+fn paths_are_announced_and_counted() {
+    for (choice, offered) in [(PathChoice::Only(Path::Tcp), "tcp"), (PathChoice::Auto, "")] {
+        let mut cluster = TestCluster::with(|options| options.transport = choice);
+        cluster.export("v", 64 * MIB);
+        let load = common::Meter::start(cluster.load("v"));
+        load.wait(2000);
+        let scheme =
+            |c: &Value| c["endpoints"][0].as_str().unwrap().split(':').next().map(str::to_owned);
+        let status = cluster.json(&["status"]);
+        for c in status["chunkservers"].as_array().unwrap() {
+            let scheme = scheme(c).unwrap();
+            assert!(scheme.ends_with("tcp") && (offered.is_empty() || scheme == offered), "{c}");
+            let all = c["paths"].as_array().unwrap();
+            let best = |p: &&Value| p["chunkservers"].as_u64().unwrap() > 0;
+            let used = all.iter().find(best).expect("it has peers");
+            if cfg!(feature = "ucx") && choice == PathChoice::Auto {
+                assert_eq!(used["path"].as_str(), Some("shm"), "{c}");
+            } else {
+                assert_eq!(used["path"].as_str(), Some("tcp"), "{c}");
+            }
+            assert!(used["bytes_received"].as_u64() > Some(1 << 20), "{c}");
+        }
+        eventually("the gateway reports too", || {
+            let status = cluster.json(&["status"]);
+            let paths = status["volumes"][0]["session"]["paths"].as_array().unwrap().clone();
+            paths.iter().any(|p| p["chunkservers"].as_u64() > Some(0))
+        });
+        load.verified();
+        cluster.stop_part(Part::Gateway(1)).unwrap();
+        let log = std::fs::read_to_string(cluster.dir().join("log/nbd-1.log")).unwrap();
+        assert!(log.contains("what went over this path"), "{log}");
+        let shown = cluster.ogive(&["status"]);
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains("peers over") && shown.contains("tcp"), "{shown}");
+    }
+}
+
+#[test]
+fn a_forced_path_that_cannot_be_had_is_an_error() {
+    let has_rdma = std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut d| d.next().is_some());
+    if has_rdma {
+        return; // here it can be had
+    }
+    let cluster = TestCluster::start();
+    cluster.create_volume("v", 64 * MIB).unwrap();
+    let socket = cluster.dir().join("forced.sock");
+    let nbd = ["nbd", "--volume", "v", "--socket", text(&socket), "--transport", "rdma"];
+    fails(&cluster.ogive(&nbd), 1, &["--transport rdma cannot be had", "auto"]);
+    fails(&cluster.ogive(&[&nbd[..6], &["quic"]].concat()), 2, &["quic", "rdma"]);
+}
+
 #[test]
 fn the_demo_in_small() {
     let dir = scratch();
@@ -228,6 +282,8 @@ fn the_demo_in_small() {
     assert!(
         result["longest_gap_ms"].as_f64().is_some() && result["blocks_checked"].as_u64() > Some(0)
     );
+    let among = result["paths"]["among_chunkservers"].as_object().unwrap();
+    assert!(!among.is_empty(), "{result}");
     assert!(!demo.exists(), "it cleans up");
 }
 
