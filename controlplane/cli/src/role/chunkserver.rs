@@ -97,11 +97,12 @@ fn resolve(listen: &str) -> anyhow::Result<SocketAddr> {
     found.into_iter().next().with_context(|| format!("--listen {listen}: no such address"))
 }
 
-/// What a device that has never served announces: addresses as they are known before the shards
-/// have theirs.
+/// What a device that has never served announces, before its shards listen: a path that nobody
+/// knows, so that nobody connects to what may be somebody else's port. The shards' own endpoints
+/// follow in a moment.
 fn placeholder_endpoints(listen: SocketAddr, shards: usize) -> Vec<String> {
     (0..shards)
-        .map(|n| format!("tcp:{}:{}", listen.ip(), listen.port().max(1) as usize + n))
+        .map(|n| format!("none:{}:{}", listen.ip(), listen.port().max(1) as usize + n))
         .collect()
 }
 

@@ -53,13 +53,13 @@ fn meet(
     }
 }
 
-/// The cluster's secret, out of the files of a metadata server that does not run: the command that
-/// set it, in a log entry of its own, is followed by its 32 bytes.
+/// The cluster's secret, out of the files of a metadata server that does not run: the number of the
+/// command that sets it is followed by its 32 bytes.
 fn stolen_key(dir: &Path, public: PublicKey) -> Signer {
     let file = dir.join("raft.redb");
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(dir), mode(&file)), (0o700, 0o600), "others cannot steal it");
-    const SET_SIGNING_KEY: [u8; 2] = [1, 11];
+    const SET_SIGNING_KEY: [u8; 1] = [11];
     let bytes = std::fs::read(&file).unwrap();
     let found = bytes.windows(SET_SIGNING_KEY.len() + 32).find_map(|window| {
         let seed = window.strip_prefix(&SET_SIGNING_KEY)?;
