@@ -18,13 +18,15 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 use socket2::Socket;
 
 use super::epoll::Interest;
-use super::queue::SendQueue;
+use super::queue::{JOINED_SEND_BYTES, SendQueue};
 use super::stats::TcpStats;
 use crate::assemble::{Assembler, Step};
 use crate::frame::{FrameError, KIND_PING};
-use crate::limits::{READ_BYTES_PER_POLL, SLICES_PER_WRITE};
+use crate::limits::{READ_BYTES_PER_POLL, SCRATCH_BYTES, SLICES_PER_WRITE};
 use crate::offer::Offer;
 use crate::transport::{CloseReason, ConnId, Incoming};
+
+const _: () = assert!(JOINED_SEND_BYTES <= SCRATCH_BYTES);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnState {
@@ -233,18 +235,23 @@ impl Conn {
     }
 
     /// Hands the queue to the kernel, many frames in one call, until one of them is at its end.
-    pub(super) fn write(&mut self, stats: &mut TcpStats, now: Time) -> Result<(), CloseReason> {
+    /// `scratch` is for frames that are put together.
+    pub(super) fn write(
+        &mut self,
+        scratch: &mut [u8],
+        stats: &mut TcpStats,
+        now: Time,
+    ) -> Result<(), CloseReason> {
         self.blocked = false;
         while !self.queue.is_empty() {
-            let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-            let (count, bytes) = self.queue.gather(&mut slices);
             stats.writes += 1;
-            match send(&self.socket, &slices[..count]) {
+            let (result, offered) = self.write_once(scratch, stats);
+            match result {
                 Ok(n) => {
                     self.last_sent = now;
                     stats.bytes_sent += n as u64;
                     stats.frames_sent += self.queue.advance(n);
-                    self.blocked = n < bytes;
+                    self.blocked = n < offered;
                 }
                 Err(Errno::AGAIN) => self.blocked = true,
                 Err(Errno::INTR) => {}
@@ -259,6 +266,27 @@ impl Conn {
             }
         }
         Ok(())
+    }
+
+    /// One system call, the simplest that does: how many bytes the kernel took, and was offered.
+    fn write_once(
+        &self,
+        scratch: &mut [u8],
+        stats: &mut TcpStats,
+    ) -> (rustix::io::Result<usize>, usize) {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        if let Some(whole) = self.queue.whole() {
+            return (rustix::net::send(&self.socket, whole, flags), whole.len());
+        }
+        if self.queue.bytes() <= JOINED_SEND_BYTES {
+            let (bytes, payload) = self.queue.join(scratch);
+            stats.copied_bytes += payload as u64;
+            return (rustix::net::send(&self.socket, &scratch[..bytes], flags), bytes);
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let (count, bytes) = self.queue.gather(&mut slices);
+        let ancillary = &mut SendAncillaryBuffer::default();
+        (rustix::net::sendmsg(&self.socket, &slices[..count], ancillary, flags), bytes)
     }
 
     /// What epoll should watch the socket for.
@@ -276,15 +304,6 @@ impl From<FrameError> for CloseReason {
             FrameError::Version { .. } => CloseReason::Refused(error.to_string()),
             _ => CloseReason::Protocol(error.to_string()),
         }
-    }
-}
-
-/// One system call; the simpler one when one slice is all.
-fn send(socket: &Socket, slices: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    match slices {
-        [one] => rustix::net::send(socket, one, flags),
-        many => rustix::net::sendmsg(socket, many, &mut SendAncillaryBuffer::default(), flags),
     }
 }
 

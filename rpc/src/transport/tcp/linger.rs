@@ -29,6 +29,7 @@ impl Lingering {
         &mut self,
         mut conn: Box<Conn>,
         reason: &CloseReason,
+        scratch: &mut [u8],
         stats: &mut TcpStats,
         now: Time,
     ) {
@@ -43,7 +44,7 @@ impl Lingering {
             conn.queue.clear_unsent();
         }
         conn.queue.push_control(KIND_GOODBYE, body);
-        let sent = conn.write(stats, now).is_ok() && conn.queue.is_empty() && !conn.broken;
+        let sent = conn.write(scratch, stats, now).is_ok() && conn.queue.is_empty() && !conn.broken;
         if sent && conn.socket.shutdown(std::net::Shutdown::Write).is_ok() {
             if self.sockets.len() == LINGERING_MAX {
                 self.sockets.pop_front();

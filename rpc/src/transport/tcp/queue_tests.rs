@@ -66,6 +66,11 @@ proptest! {
             let (count, total) = queue.gather(&mut slices);
             let offered: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
             prop_assert_eq!(offered.len(), total);
+            let mut joined = vec![0; queue.bytes()];
+            let (bytes, payload) = queue.join(&mut joined);
+            prop_assert_eq!(bytes, queue.bytes());
+            prop_assert!(payload <= bytes && joined.starts_with(&offered));
+            prop_assert!(queue.whole().is_none_or(|whole| whole == joined));
             prop_assert!(total > 0, "a queue that is not empty has something to offer");
             let n = (*takes.next().expect("cycle") + 1).min(total);
             sent.extend_from_slice(&offered[..n]);

@@ -13,7 +13,8 @@ pub struct TcpStats {
     pub bytes_sent: u64,
     /// Bytes received.
     pub bytes_received: u64,
-    /// Payload bytes that came together with their head and were copied into their buffer.
+    /// Payload bytes copied here: those that came together with their head, into their buffer; and
+    /// those of short frames, to be sent in one piece.
     pub copied_bytes: u64,
     /// System calls that wrote.
     pub writes: u64,

@@ -273,7 +273,7 @@ impl TcpTransport {
 
     fn write(&mut self, id: ConnId) {
         let Some(conn) = self.table.get_mut(id) else { return };
-        match conn.write(&mut self.stats, self.now) {
+        match conn.write(&mut self.scratch, &mut self.stats, self.now) {
             Ok(()) => {
                 if conn.queue.bytes() <= SEND_QUEUE_BYTES_SOFT {
                     conn.stalled_since = None;
@@ -380,7 +380,7 @@ impl TcpTransport {
         if matches!(reason, CloseReason::Protocol(_) | CloseReason::Refused(_)) {
             self.stats.refused += 1;
         }
-        self.lingering.part(conn, told, &mut self.stats, self.now);
+        self.lingering.part(conn, told, &mut self.scratch, &mut self.stats, self.now);
         self.schedule(self.now + TICK);
     }
 
