@@ -12,6 +12,7 @@
 //! | `verify/` | block contents, the model of a volume, findings |
 //! | `gap.rs`, `stats.rs`, `report.rs` | measures |
 //! | `nbd/` | NBD client |
+//! | [`rpc`] | the transports of the data plane between two processes, beside references |
 
 mod engine;
 mod gap;
@@ -24,6 +25,7 @@ mod places;
 mod ram_server;
 mod report;
 mod rng;
+pub mod rpc;
 #[cfg(test)]
 mod scenarios;
 mod spec;

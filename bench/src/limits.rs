@@ -53,5 +53,35 @@ pub const READ_BACK_BYTES: usize = 128 << 10;
 /// the final read-back; the time allowed to connect again comes on top.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Largest message of the RPC benchmark: the largest payload that the transports take.
+pub const MAX_RPC_BYTES: usize = ogive_rpc::limits::PAYLOAD_BYTES_MAX;
+
+/// Most requests in flight of the RPC benchmark.
+pub const MAX_RPC_DEPTH: usize = 1024;
+
+/// Most bytes in flight of the RPC benchmark: below what a send queue holds before its owner is
+/// taken for one that does not read, and deeper only measures memory.
+pub const MAX_RPC_IN_FLIGHT_BYTES: usize = 32 << 20;
+
+/// Most rounds of the RPC benchmark; all of their figures are kept.
+pub const MAX_RPC_ROUNDS: usize = 1000;
+
+/// A measurement without an answer for this long has failed.
+pub const RPC_STALL: Duration = Duration::from_secs(10);
+
+/// The answering end spins this long without anything to do, then sleeps: whose turn it is not must
+/// not take the core of another. Far longer than a scheduler's slice, so that it does not sleep
+/// within a measurement.
+pub const RPC_IDLE: Duration = Duration::from_millis(10);
+
+/// Fewest messages of one run of `ucx_perftest`: it has to warm up too.
+pub const PERFTEST_MESSAGES_MIN: u64 = 100;
+
+/// Most messages of one run of `ucx_perftest`.
+pub const PERFTEST_MESSAGES_MAX: u64 = 1 << 30;
+
+/// One run of `ucx_perftest` is given up after this; it has no bound of its own.
+pub const PERFTEST_TIMEOUT: Duration = Duration::from_secs(120);
+
 const _: () = assert!(MAX_DEPTH <= u32::MAX as usize);
 const _: () = assert!(READ_BACK_BYTES.is_multiple_of(4096) && READ_BACK_BYTES <= MAX_REQUEST_BYTES);

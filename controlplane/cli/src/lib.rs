@@ -124,6 +124,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Hwtest(args) => command::hwtest::run(&args, json),
         Command::Bench(args) => match args.command {
             BenchCommand::Volume(args) => command::bench::run(&args, json),
+            BenchCommand::Rpc(args) => command::bench::rpc(&args, json),
+            BenchCommand::RpcPeer(args) => command::bench::rpc_peer(&args).map(done),
         },
         Command::Completions { shell } => command::manual::completions(shell).map(done),
         Command::Man { dir } => command::manual::man(dir.as_deref()).map(done),

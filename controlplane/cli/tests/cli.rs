@@ -1,6 +1,7 @@
 //! What a person sees of the command itself: help, formats, and errors that say what to do.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
+mod bench_rpc;
 mod common;
 
 use std::net::TcpListener;
@@ -44,6 +45,8 @@ fn wrong_calls_are_told_apart_from_failures() {
     fails(&ogive(&["demo", "--transport", "quic"]), 2, &["quic", "auto, tcp, shm or rdma"]);
     fails(&ogive(&["version", "--log", "a=b=c"]), 2, &["--log"]);
     fails(&ogive(&["bench", "volume", "http://x"]), 2, &["nbd://"]);
+    fails(&ogive(&["bench", "rpc", "--path", "quic"]), 2, &["rdma, shm or tcp"]);
+    fails(&ogive(&["bench", "rpc", "--depth", "0"]), 2, &["depth of 0"]);
 }
 
 #[test]

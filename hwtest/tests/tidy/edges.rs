@@ -27,7 +27,7 @@ const CRATES: [(&str, &[&str], bool); 18] = [
     // `rpc` for its tokens, which it signs and the data plane checks.
     ("ogive-mds", &["api", "meta", "rpc", "types"], false),
     ("ogive-hwtest", &[], false),
-    ("ogive-bench", &[], false),
+    ("ogive-bench", &["buf", "rpc", "types"], false),
     (
         "ogive",
         &[

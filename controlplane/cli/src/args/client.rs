@@ -1,8 +1,10 @@
 //! Options of the commands for people.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use ogive_bench::rpc::{Contender, PeerKind};
 use ogive_rpc::transport::PathChoice;
 
 use super::{MdsClient, parse_size};
@@ -127,7 +129,42 @@ pub struct BenchArgs {
 pub enum BenchCommand {
     /// Load an NBD export and print rates and latencies. Writes destroy what is there.
     Volume(BenchVolumeArgs),
+    /// Measure the transports of the data plane between two processes of this machine, beside
+    /// references in the same run.
+    #[command(long_about = RPC_ABOUT, after_long_help = RPC_EXAMPLES)]
+    Rpc(BenchRpcArgs),
+    /// The other end of `rpc`, which starts it.
+    #[command(hide = true)]
+    RpcPeer(BenchRpcPeerArgs),
 }
+
+/// What `ogive bench rpc` does, and how its figures are meant.
+const RPC_ABOUT: &str = "\
+Measure the transports of the data plane between two processes of this machine, beside references \
+in the same run.
+
+Both ends spin on a core of their own. Each size is echoed at depth 1 (round trip); at the other \
+depths the request carries the data and the answer is short, as for a write (rate, bandwidth). 64 \
+bytes travel in the body of a frame; more than 512 travel as its payload, with a body of 48 bytes.
+
+References: `bare` is a program that spins on a plain TCP socket and moves as many bytes as our \
+frames have, writing each message by itself; `tonic` is a unary gRPC call with the same data; `ucx` \
+is ucx_perftest (active messages over shared memory) with the data alone, if it is installed. A \
+path that this build or this machine does not have is named with the reason, and is no error.
+
+The contenders take turns in each round, so that other load hits all alike: trust the ratios, and \
+the spread beside them, more than the microseconds. CPU is the processor time of both ends for a \
+request and its answer; an end that spins without work burns it too, so compare it at depth 32 and \
+more. The table at the end judges the budgets: the exit code is 0 also when one is not met.";
+
+/// Calls of `ogive bench rpc` that are worth knowing.
+const RPC_EXAMPLES: &str = "\
+Examples:
+  ogive bench rpc                              everything: a few minutes
+  ogive bench rpc --path tcp --size 4KiB       TCP beside the plain socket and tonic
+  ogive bench rpc --size 4KiB --depth 1 --rounds 21 --seconds 0.1
+                                               many short rounds, for a machine with other load
+  ogive bench rpc --json > rpc.json            all measurements";
 
 /// Options of `ogive bench volume`.
 #[derive(Clone, Debug, Args)]
@@ -166,4 +203,52 @@ pub struct BenchVolumeArgs {
     /// Seed of the random offsets.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
+}
+
+/// Options of `ogive bench rpc`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchRpcArgs {
+    /// Paths to measure, separated by commas: rdma, shm, tcp; by default all.
+    #[arg(long, visible_alias = "transport", value_delimiter = ',', value_name = "PATHS",
+        default_value = "rdma,shm,tcp", value_parser = parse_path)]
+    pub path: Vec<Contender>,
+    /// Bytes of data in a message, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "SIZES", default_value = "64,4KiB,64KiB,1MiB",
+        value_parser = parse_size)]
+    pub size: Vec<u64>,
+    /// Requests in flight, separated by commas. Where that were more than 32 MiB it is left out.
+    #[arg(long, value_delimiter = ',', value_name = "DEPTHS", default_value = "1,32,256")]
+    pub depth: Vec<usize>,
+    /// Length of one measurement; a fifth of it more warms up.
+    #[arg(long, default_value_t = 0.3, value_name = "N", value_parser = parse_seconds)]
+    pub seconds: f64,
+    /// Measurements of each contender in each case.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub rounds: usize,
+    /// Measure our own paths only.
+    #[arg(long)]
+    pub no_references: bool,
+}
+
+/// Options of `ogive bench rpc-peer`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchRpcPeerArgs {
+    /// What to serve: rdma, shm, tcp, bare or tonic.
+    pub kind: PeerKind,
+    /// Core to run on.
+    #[arg(long, value_name = "N")]
+    pub core: Option<usize>,
+}
+
+fn parse_path(text: &str) -> Result<Contender, String> {
+    let path = Contender::PATHS.into_iter().find(|path| path.name() == text);
+    path.ok_or_else(|| "write rdma, shm or tcp".into())
+}
+
+fn parse_seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(_) if (0.001..=600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write a number from 0.001 to 600".into()),
+    }
 }

@@ -5,7 +5,7 @@ mod client;
 mod roles;
 
 pub use client::{
-    BenchArgs, BenchCommand, BenchVolumeArgs, DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand,
+    BenchArgs, BenchCommand, BenchRpcArgs, BenchRpcPeerArgs, BenchVolumeArgs, DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand,
 };
 pub use roles::{ChunkserverArgs, FormatArgs, MdsArgs, NbdArgs, PollArg};
 
@@ -71,7 +71,7 @@ pub enum Command {
     Status(MdsClient),
     /// Check what this machine can do.
     Hwtest(HwtestArgs),
-    /// Measure a volume.
+    /// Measure a volume, or the transports between two processes.
     Bench(BenchArgs),
     /// Print the completion script of a shell.
     Completions {

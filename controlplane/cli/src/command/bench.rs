@@ -1,13 +1,14 @@
-//! `ogive bench volume`: a load on one export.
+//! `ogive bench volume`: a load on one export; `ogive bench rpc`: the transports.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use ogive_bench::rpc::{self, RpcBench};
 use ogive_bench::{NbdUri, Pattern, Progress as Load, Stage, StopHandle, VolumeBench};
 
 use crate::Usage;
-use crate::args::BenchVolumeArgs;
+use crate::args::{BenchRpcArgs, BenchRpcPeerArgs, BenchVolumeArgs};
 use crate::output::{self, bytes};
 use crate::progress::Progress;
 
@@ -45,6 +46,35 @@ fn bench(args: &BenchVolumeArgs) -> anyhow::Result<VolumeBench> {
         reconnect: RECONNECT,
         ..VolumeBench::new(uri)
     })
+}
+
+/// Measures the transports and prints the figures and the verdicts on the budgets.
+pub fn rpc(args: &BenchRpcArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let exe = std::env::current_exe().context("cannot find this program's own file")?;
+    let sizes = args.size.iter().map(|&size| usize::try_from(size)).collect::<Result<_, _>>();
+    let bench = RpcBench {
+        paths: args.path.clone(),
+        references: !args.no_references,
+        sizes: sizes.context("--size is too large")?,
+        depths: args.depth.clone(),
+        duration: Duration::from_secs_f64(args.seconds),
+        rounds: args.rounds,
+        ..RpcBench::new(exe, vec!["bench".into(), "rpc-peer".into()])
+    };
+    let mut progress = Progress::spinner("rpc");
+    let report = bench.run(&mut |line| progress.say(line));
+    progress.clear();
+    let report = report.map_err(|error| match error {
+        rpc::RpcBenchError::Spec(_) => anyhow::Error::new(Usage(error.to_string())),
+        error => error.into(),
+    })?;
+    output::print(json, &report, ToString::to_string)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The other end of `ogive bench rpc`.
+pub fn rpc_peer(args: &BenchRpcPeerArgs) -> anyhow::Result<()> {
+    rpc::serve(args.kind, args.core).map_err(anyhow::Error::msg)
 }
 
 /// Ctrl-C ends the load early, and what was measured is still printed; a second one ends it at
