@@ -5,7 +5,7 @@
 //! it. That makes it the tool for work on the transport; `ogive bench rpc` measures two processes.
 //!
 //! ```text
-//! cargo run --release -p ogive-rpc --example tcp_work [rounds] [only: plain or ogive] [case, from 0]
+//! cargo run --release -p ogive-rpc --example tcp_work [ROUNDS [plain|ogive|both [CASE]]]
 //! ```
 
 #![allow(clippy::disallowed_methods)] // opens sockets of its own
@@ -57,33 +57,45 @@ fn main() -> Result<()> {
         if case.is_some_and(|case| case != i) {
             continue;
         }
-        let mut plain = Plain::new(HEADER_BYTES + BODY_BYTES + payload, depth)?;
-        let mut ogive = Ogive::new(payload, depth)?;
-        let (mut a, mut b) = (Vec::new(), Vec::new());
-        for round in 0..rounds + 2 {
-            if only != Some("ogive") {
-                timed(messages, &mut a, |n| plain.run(n))?;
-            }
-            if only != Some("plain") {
-                timed(messages, &mut b, |n| ogive.run(n))?;
-            }
-            if round == 1 {
-                // The first rounds warm caches and windows up.
-                (a, b) = (Vec::new(), Vec::new());
-                ogive.reset();
-            }
-        }
-        print!("{payload:>8} {depth:>6} ");
-        a.sort_by(f64::total_cmp);
-        b.sort_by(f64::total_cmp);
-        let at = |times: &[f64], i: usize| times.get(i).copied().unwrap_or(f64::NAN);
-        for i in [rounds / 2, 0] {
-            let (one, two) = (at(&a, i), at(&b, i));
-            print!("{one:>9.2}{two:>9.2}{:>8.3}", two / one);
-        }
-        let (copied, calls) = ogive.per_message();
-        println!(" {copied:>9.0} {calls:>7.2}");
+        measure(payload, depth, messages, rounds, only)?;
     }
+    Ok(())
+}
+
+/// Measures one case, and prints its line.
+fn measure(
+    payload: usize,
+    depth: usize,
+    messages: usize,
+    rounds: usize,
+    only: Option<&str>,
+) -> Result<()> {
+    let mut plain = Plain::new(HEADER_BYTES + BODY_BYTES + payload, depth)?;
+    let mut ogive = Ogive::new(payload, depth)?;
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for round in 0..rounds + 2 {
+        if only != Some("ogive") {
+            timed(messages, &mut a, |n| plain.run(n))?;
+        }
+        if only != Some("plain") {
+            timed(messages, &mut b, |n| ogive.run(n))?;
+        }
+        if round == 1 {
+            // The first rounds warm caches and windows up.
+            (a, b) = (Vec::new(), Vec::new());
+            ogive.reset();
+        }
+    }
+    print!("{payload:>8} {depth:>6} ");
+    a.sort_by(f64::total_cmp);
+    b.sort_by(f64::total_cmp);
+    let at = |times: &[f64], i: usize| times.get(i).copied().unwrap_or(f64::NAN);
+    for i in [rounds / 2, 0] {
+        let (one, two) = (at(&a, i), at(&b, i));
+        print!("{one:>9.2}{two:>9.2}{:>8.3}", two / one);
+    }
+    let (copied, calls) = ogive.per_message();
+    println!(" {copied:>9.0} {calls:>7.2}");
     Ok(())
 }
 

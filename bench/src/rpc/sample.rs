@@ -189,7 +189,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn half_of_the_figures_lie_on_each_side(figures in prop::collection::vec(-1e9..1e9, 1..50)) {
+        fn half_lie_on_each_side(figures in prop::collection::vec(-1e9..1e9, 1..50)) {
             let spread = Spread::of(figures.iter().copied()).unwrap();
             let below = figures.iter().filter(|&&x| x < spread.median).count();
             let above = figures.iter().filter(|&&x| x > spread.median).count();

@@ -148,9 +148,10 @@ depths the request carries the data and the answer is short, as for a write (rat
 bytes travel in the body of a frame; more than 512 travel as its payload, with a body of 48 bytes.
 
 References: `bare` is a program that spins on a plain TCP socket and moves as many bytes as our \
-frames have, writing each message by itself; `tonic` is a unary gRPC call with the same data; `ucx` \
-is ucx_perftest (active messages over shared memory) with the data alone, if it is installed. A \
-path that this build or this machine does not have is named with the reason, and is no error.
+frames have, writing each message by itself; `tonic` is a unary gRPC call with the same data; \
+`ucx` is ucx_perftest (active messages over shared memory) with the data alone, if it is \
+installed. A path that this build or this machine does not have is named with the reason, and is \
+no error.
 
 The contenders take turns in each round, so that other load hits all alike: trust the ratios, and \
 the spread beside them, more than the microseconds. CPU is the processor time of both ends for a \
