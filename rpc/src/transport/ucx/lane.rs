@@ -306,8 +306,8 @@ impl Lane for UcxLane {
         if self.arrivals.now >= self.next_tick {
             self.tick();
         }
-        // An owner who learns that a peer lives need not spin for more. What came without our hearing
-        // of it (UCX talking to itself) may lead to more.
+        // An owner who learns that a peer lives need not spin for more. What came without our
+        // hearing of it (UCX talking to itself) may lead to more.
         let pings = std::mem::take(&mut self.arrivals.pings);
         let worked = std::mem::take(&mut self.arrivals.worked);
         progress &= worked || pings == 0;
