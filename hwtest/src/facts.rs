@@ -21,6 +21,8 @@ pub struct Facts {
     pub machine: Machine,
     /// Ports in /sys/class/infiniband.
     pub rdma: Vec<RdmaPort>,
+    /// The file system under /dev/shm; none when there is none that can be written.
+    pub shared_memory: Option<SharedMemory>,
     /// One for each storage path of the requirements, in their order.
     pub storage: Vec<Storage>,
 }
@@ -107,6 +109,29 @@ pub struct RdmaPort {
     pub link_layer: String,
     /// Rate in the kernel's words.
     pub rate: String,
+    /// Its addresses (the table of GIDs without empty entries), at most
+    /// [`GIDS_MAX`](crate::limits::GIDS_MAX).
+    pub gids: Vec<Gid>,
+}
+
+/// An address of an RDMA port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gid {
+    /// Its place in the port's table: what `UCX_IB_GID_INDEX` selects.
+    pub index: u32,
+    /// The address, written as an IPv6 address.
+    pub address: String,
+    /// `IB/RoCE v1` or `RoCE v2`; empty when the kernel does not say.
+    pub kind: String,
+}
+
+/// Memory that processes can share by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedMemory {
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// Bytes that may still be used.
+    pub free_bytes: u64,
 }
 
 /// What lies under a path.

@@ -29,7 +29,7 @@ pub use measure::{DeviceLatencies, MeasureError, Percentiles, measure};
 pub use probe::probe;
 pub use raise::raise_limits;
 pub use report::{Check, Report, Verdict};
-pub use requirements::{Requirements, Role, StorageNeed, StorageUse};
+pub use requirements::{Paths, Requirements, Role, StorageNeed, StorageUse};
 pub use verdict::judge;
 
 /// Probes this host and judges it by what a role needs.

@@ -5,6 +5,17 @@ use std::time::Duration;
 /// Lockable memory for each glommio executor: it refuses to start with less.
 pub const MEMLOCK_PER_EXECUTOR_BYTES: u64 = 512 << 10;
 
+/// Lockable memory for RDMA, where the process may not lock at will: the first arenas of buffers
+/// and UCX's own. With less the data plane does not offer RDMA to its peers.
+pub const RDMA_MEMLOCK_BYTES: u64 = 64 << 20;
+
+/// Memory in /dev/shm for each executor: UCX 1.13 takes 4.3 MiB for its queue and first buffers,
+/// and more while a receiver is behind.
+pub const SHM_PER_EXECUTOR_BYTES: u64 = 16 << 20;
+
+/// GIDs of a port that are reported; a table has hundreds of places and mostly two to six entries.
+pub const GIDS_MAX: usize = 16;
+
 /// Descriptors of a process before its connections: rings, event descriptors, logs, listeners.
 pub const NOFILE_BASE: u64 = 256;
 

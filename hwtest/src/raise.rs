@@ -4,13 +4,16 @@
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::facts::Limit;
+use crate::limits::RDMA_MEMLOCK_BYTES;
 use crate::probe::{memlock, nofile};
 use crate::requirements::Requirements;
 
 /// Raises RLIMIT_MEMLOCK and RLIMIT_NOFILE of this process where they are too low. Never lowers
 /// one and never fails: what could not be raised is for [`check`](crate::check) to report.
 pub fn raise_limits(requirements: &Requirements) {
-    raise(Resource::Memlock, memlock(), requirements.memlock_bytes(false));
+    // RDMA wants more, but does without: that is asked for here and not demanded there.
+    let rdma = if requirements.paths.rdma { RDMA_MEMLOCK_BYTES } else { 0 };
+    raise(Resource::Memlock, memlock(), requirements.memlock_bytes(false) + rdma);
     raise(Resource::Nofile, nofile(), requirements.open_files);
 }
 

@@ -56,6 +56,17 @@ pub struct Requirements {
     pub memory_bytes: u64,
     /// Its storage.
     pub storage: Vec<StorageNeed>,
+    /// Paths beside TCP that this build has.
+    pub paths: Paths,
+}
+
+/// Paths beside TCP that a build has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paths {
+    /// Shared memory.
+    pub shm: bool,
+    /// RDMA.
+    pub rdma: bool,
 }
 
 impl Requirements {
@@ -70,6 +81,7 @@ impl Requirements {
             open_files: NOFILE_BASE + 1024,
             memory_bytes: 256 << 20,
             storage,
+            paths: Paths::default(),
         }
     }
 
@@ -82,6 +94,7 @@ impl Requirements {
             open_files: NOFILE_BASE + 1024 * executors as u64,
             memory_bytes: (executors as u64) * (256 << 20),
             storage: vec![need(device, StorageUse::Blocks, 0)],
+            paths: Paths::default(),
         }
     }
 
@@ -94,6 +107,7 @@ impl Requirements {
             open_files: NOFILE_BASE + 1024 * executors as u64,
             memory_bytes: (executors as u64) * (128 << 20),
             storage: Vec::new(),
+            paths: Paths::default(),
         }
     }
 
@@ -106,7 +120,13 @@ impl Requirements {
             open_files: NOFILE_BASE + 1024,
             memory_bytes: 1 << 30,
             storage: vec![need(dir, StorageUse::Blocks, free_bytes)],
+            paths: Paths::default(),
         }
+    }
+
+    /// The same for a build with these paths.
+    pub fn with_paths(self, paths: Paths) -> Requirements {
+        Requirements { paths, ..self }
     }
 
     /// Lockable memory that one process needs, in bytes. What it registers counts only when it

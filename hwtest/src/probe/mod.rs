@@ -2,6 +2,7 @@
 
 mod limits;
 mod machine;
+mod paths;
 mod storage;
 mod sysfs;
 mod uring;
@@ -24,7 +25,8 @@ pub fn probe(requirements: &Requirements) -> Facts {
         may_lock_all: limits::may_lock_all(&root),
         nofile: limits::nofile(),
         machine: machine::probe(&root),
-        rdma: sysfs::rdma_ports(&root),
+        rdma: paths::rdma_ports(&root),
+        shared_memory: paths::shared_memory(),
         storage: requirements.storage.iter().map(|s| storage::probe(&root, &s.path)).collect(),
     }
 }

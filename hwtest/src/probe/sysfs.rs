@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::facts::{Device, RdmaPort, WriteCache};
+use crate::facts::{Device, WriteCache};
 use crate::limits::{DEVICE_STACK_MAX, SYSFS_FILE_MAX_BYTES};
 
 /// Where `sys` and `proc` are found.
@@ -106,25 +106,6 @@ pub(crate) fn mount_source(root: &Root, device: (u32, u32)) -> Option<(String, P
     })
 }
 
-/// Ports of all RDMA devices.
-pub(crate) fn rdma_ports(root: &Root) -> Vec<RdmaPort> {
-    let base = Path::new("sys/class/infiniband");
-    let mut ports = Vec::new();
-    for device in root.names(base) {
-        let dir = base.join(&device).join("ports");
-        for name in root.names(&dir) {
-            let Ok(port) = name.parse() else { continue };
-            let text = |file: &str| root.read(dir.join(&name).join(file)).unwrap_or_default();
-            // The state reads "4: ACTIVE".
-            let state = text("state");
-            let state = state.split_once(": ").map_or(state.as_str(), |(_, word)| word).to_owned();
-            let (link_layer, rate) = (text("link_layer"), text("rate"));
-            ports.push(RdmaPort { device: device.clone(), port, state, link_layer, rate });
-        }
-    }
-    ports
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,15 +150,11 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_mounts() {
-        let (_dir, root) = tree(&[
-            ("sys/class/infiniband/rxe0/ports/1/state", "4: ACTIVE\n"),
-            ("sys/class/infiniband/rxe0/ports/1/link_layer", "Ethernet\n"),
-            ("sys/class/infiniband/rxe0/ports/1/rate", "2.5 Gb/sec (1X SDR)\n"),
-            ("proc/self/mountinfo", "30 1 0:27 /@ /data rw,x shared:5 - btrfs /dev/sdb rw\n"),
-        ]);
-        let ports = rdma_ports(&root);
-        assert_eq!((ports.len(), ports[0].port, ports[0].state.as_str()), (1, 1, "ACTIVE"));
+    fn mounts() {
+        let (_dir, root) = tree(&[(
+            "proc/self/mountinfo",
+            "30 1 0:27 /@ /data rw,x shared:5 - btrfs /dev/sdb rw\n",
+        )]);
         assert_eq!(mount_source(&root, (0, 27)), Some(("btrfs".into(), "/dev/sdb".into())));
         assert_eq!(mount_source(&root, (0, 2)), None);
     }

@@ -1,6 +1,6 @@
-//! Processors, memory, huge pages, RDMA.
+//! Processors, memory, huge pages.
 
-use crate::facts::{Machine, RdmaPort};
+use crate::facts::Machine;
 use crate::report::{Check, Verdict};
 use crate::requirements::Requirements;
 use crate::verdict::{bytes, ok};
@@ -62,18 +62,6 @@ pub(super) fn hugepages(machine: &Machine) -> Check {
     ok("hugepages", found, "none (vhost-user will use them)")
 }
 
-pub(super) fn rdma(ports: &[RdmaPort]) -> Check {
-    let active = ports.iter().filter(|port| port.state == "ACTIVE");
-    let names: Vec<String> =
-        active.map(|p| format!("{}:{} ({}, {})", p.device, p.port, p.link_layer, p.rate)).collect();
-    let found = match (names.is_empty(), ports.len()) {
-        (false, _) => names.join(", "),
-        (true, 0) => "none".to_owned(),
-        (true, down) => format!("{down} ports, none active"),
-    };
-    ok("rdma", found, "none (TCP is used without)")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,18 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn rdma_and_hugepages_only_inform() {
-        let port = RdmaPort {
-            device: "mlx5_0".into(),
-            port: 1,
-            state: "DOWN".into(),
-            link_layer: "InfiniBand".into(),
-            rate: "100 Gb/sec".into(),
-        };
-        assert_eq!(rdma(&[]).found, "none");
-        assert_eq!(rdma(std::slice::from_ref(&port)).found, "1 ports, none active");
-        let up = RdmaPort { state: "ACTIVE".into(), ..port };
-        assert_eq!(rdma(&[up]).found, "mlx5_0:1 (InfiniBand, 100 Gb/sec)");
+    fn hugepages_only_inform() {
         let pages = Machine {
             hugepages_total: 4,
             hugepages_free: 3,

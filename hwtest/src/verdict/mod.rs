@@ -10,10 +10,13 @@
 //! | `direct I/O` | refused (for blocks), or logical blocks above 4 KiB | in RAM (tmpfs) |
 //! | `free space` | less than needed | |
 //! | `write cache` | | unknown: flushes are then always sent |
-//! | `rdma`, `hugepages` | never: they only inform | |
+//! | `rdma` | | a port is up and this process cannot use it |
+//! | `shared memory` | | the build could use it and there is too little |
+//! | `hugepages` | never: it only informs | |
 
 mod kernel;
 mod machine;
+mod paths;
 mod storage;
 
 use crate::facts::Facts;
@@ -33,7 +36,8 @@ pub fn judge(facts: &Facts, requirements: &Requirements) -> Report {
     checks.push(machine::memory(&facts.machine, requirements));
     if requirements.executors > 0 {
         checks.push(machine::hugepages(&facts.machine));
-        checks.push(machine::rdma(&facts.rdma));
+        checks.push(paths::rdma(facts, requirements));
+        checks.push(paths::shared_memory(facts, requirements));
     }
     for (storage, need) in facts.storage.iter().zip(&requirements.storage) {
         checks.extend(storage::all(storage, need));
@@ -106,6 +110,7 @@ mod tests {
                 ..Machine::default()
             },
             rdma: vec![],
+            shared_memory: None,
             storage: vec![],
         }
     }

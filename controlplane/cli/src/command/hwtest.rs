@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::args::HwtestArgs;
 use crate::output;
 use crate::progress::Progress;
+use crate::role::PATHS;
 
 /// How long the storage is measured.
 const MEASURE: Duration = Duration::from_millis(500);
@@ -23,7 +24,8 @@ struct Doctor {
 
 /// Prints the checks; the exit code is 1 when one of them failed.
 pub fn run(args: &HwtestArgs, json: bool) -> anyhow::Result<ExitCode> {
-    let report = ogive_hwtest::check(&Requirements::chunkserver(&args.path, 1));
+    let requirements = Requirements::chunkserver(&args.path, 1).with_paths(PATHS);
+    let report = ogive_hwtest::check(&requirements);
     let latencies = match args.measure {
         true => {
             let progress = Progress::spinner("measuring the storage");

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use ogive_hwtest::{Requirements, Verdict};
+use ogive_hwtest::{Paths, Requirements, Verdict};
+
+/// Paths beside TCP that this build has.
+pub(crate) const PATHS: Paths = Paths { shm: cfg!(feature = "ucx"), rdma: cfg!(feature = "rdma") };
 
 /// Checks the host of a metadata server.
 pub(crate) fn mds(dir: &Path) -> anyhow::Result<()> {
@@ -12,12 +15,12 @@ pub(crate) fn mds(dir: &Path) -> anyhow::Result<()> {
 
 /// Checks the host of a chunkserver.
 pub(crate) fn chunkserver(device: &Path, shards: usize) -> anyhow::Result<()> {
-    enforce(&Requirements::chunkserver(device, shards))
+    enforce(&Requirements::chunkserver(device, shards).with_paths(PATHS))
 }
 
 /// Checks the host of a gateway.
 pub(crate) fn gateway() -> anyhow::Result<()> {
-    enforce(&Requirements::gateway(1))
+    enforce(&Requirements::gateway(1).with_paths(PATHS))
 }
 
 /// A failed check is an error, with what to do about it; warnings are logged.

@@ -5,6 +5,7 @@ pub mod mds;
 pub mod nbd;
 
 mod checks;
+pub(crate) use checks::PATHS;
 mod paths;
 
 use tokio::signal::unix::{SignalKind, signal};
