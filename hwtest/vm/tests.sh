@@ -1,0 +1,165 @@
+#!/bin/bash
+# The soft-RoCE tests, run as root in the guest: tests.sh [PART...], by default all of them. Each part
+# ends with a line `part NAME: ok in N s` in the guest's time; the exit code is 0 when all did.
+#
+#   environment  the RDMA devices and UCX themselves, without Ogive: when this fails, look here first
+#   ucx          the tests of ogive-ucx over rc, on one device
+#   cluster      a whole cluster over rc: write, verify, kill a chunkserver, verify, return, verify
+#   loss         the same while the network loses one packet in a hundred
+#   fallback     RDMA that cannot be used: connections come up over TCP and the log says why
+#
+# Reads OGIVE_BIN (the binary), OGIVE_UCX_TESTS (test binaries), OGIVE_TRANSPORT (default rdma; `tcp`
+# runs the cluster parts without RDMA, which tells a fault of the lane from one of the cluster).
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+: "${OGIVE_BIN:?the binary}"
+export OGIVE_TRANSPORT=${OGIVE_TRANSPORT:-rdma}
+IMAGE_MIB=8 LOAD_SECONDS=4
+# In the guest's time. Nothing here should take long; what takes that long never comes.
+SOON=30
+
+say() { echo "  $*"; }
+
+fail() {
+    echo "  FAILED: $*"
+    exit 1
+}
+
+eventually() {
+    local what=$1 deadline=$((SECONDS + SOON))
+    shift
+    until "$@"; do
+        [ $SECONDS -lt $deadline ] || fail "never came: $what"
+        sleep 0.5
+    done
+}
+
+# shellcheck source=hwtest/vm/cluster.sh
+. "$here/cluster.sh"
+
+# Packets that soft-RoCE sent through a device.
+sent() { cat "/sys/class/infiniband/rxe$1/ports/1/hw_counters/sent_pkts"; }
+
+part_environment() {
+    for n in 1 2 3 4; do
+        ibv_devinfo -d "rxe$n" | grep -q PORT_ACTIVE || fail "rxe$n is not active"
+    done
+    local before
+    before=$(sent 1)
+    timeout 60 ibv_rc_pingpong -d rxe1 -g 1 -n 50 >"$dir/pingpong-1" 2>&1 &
+    sleep 1
+    timeout 60 ibv_rc_pingpong -d rxe2 -g 1 -n 50 127.0.0.1 >"$dir/pingpong-2" 2>&1 ||
+        fail "ibv_rc_pingpong: $(tail -n 2 "$dir/pingpong-2")"
+    [ "$(sent 1)" -ge $((before + 50)) ] || fail "ping-pong did not cross the network"
+    say "verbs: rc between two devices"
+    export UCX_TLS=rc,self
+    UCX_NET_DEVICES=rxe1:1 timeout 60 ucx_perftest -p 7900 >"$dir/perftest-1" 2>&1 &
+    sleep 1
+    UCX_NET_DEVICES=rxe2:1 timeout 60 ucx_perftest -p 7900 127.0.0.1 -t ucp_am_lat -s 4096 \
+        -n 50 -w 5 >"$dir/perftest-2" 2>&1 || fail "ucx_perftest: $(tail -n 2 "$dir/perftest-2")"
+    say "UCX: active messages over rc"
+    wait
+}
+
+part_ucx() {
+    local test log before
+    before=$(sent 1)
+    [ -n "${OGIVE_UCX_TESTS:-}" ] || fail "OGIVE_UCX_TESTS names no test binaries"
+    for test in $OGIVE_UCX_TESTS; do
+        log=$dir/$(basename "${test%-*}").log
+        # The environment wins over what the tests set: they all go over this device.
+        UCX_TLS=rc,self UCX_NET_DEVICES=rxe1:1 timeout $((4 * SOON)) "$test" --test-threads=1 \
+            >"$log" 2>&1 || fail "$(basename "${test%-*}"): exit code $?"
+        say "$(basename "${test%-*}"): $(grep -o '[0-9]* passed' "$log")"
+    done
+    [ "$(sent 1)" -gt $((before + 100)) ] || fail "the tests sent nothing over RDMA"
+    say "$(($(sent 1) - before)) packets"
+}
+
+part_cluster() {
+    local before
+    before=$(sent $GATEWAY)
+    start_cluster
+    exercise
+    [ "$OGIVE_TRANSPORT" = tcp ] || crossed_the_wire "$before"
+}
+
+# The logs say it, and the card of the gateway sent at least the image in packets of 4 KiB.
+crossed_the_wire() {
+    local packets=$(($(sent $GATEWAY) - $1))
+    paths_are "$OGIVE_TRANSPORT"
+    [ $packets -ge $((IMAGE_MIB * 256)) ] || fail "only $packets packets left the gateway's card"
+    say "all connections over $OGIVE_TRANSPORT; $packets packets left the gateway's card"
+}
+
+part_loss() {
+    local n dropped
+    for n in 1 2 3 4; do tc qdisc add dev "nic$n" root netem loss 1% || fail "no netem"; done
+    part_cluster
+    dropped=$(tc -s qdisc show dev nic$GATEWAY | grep -o 'dropped [0-9]*' | cut -d' ' -f2)
+    for n in 1 2 3 4; do tc qdisc del dev "nic$n" root; done
+    [ "$OGIVE_TRANSPORT" = tcp ] || [ "${dropped:-0}" -gt 0 ] || fail "the network lost nothing"
+    say "lost ${dropped:-0} packets of the gateway"
+}
+
+# What keeps a server from RDMA, and what its log says of that. Each is in an IPC namespace of its
+# own besides, where it shares no memory with others: its connections come up over TCP.
+part_fallback() {
+    local before
+    unset OGIVE_TRANSPORT
+    wrapper=(unshare --ipc)
+    before=$(sent 1)
+    start_mds 1
+    start_mds 2
+    start_mds 3
+    prepare_devices
+    start_chunkserver 1
+    # Not root's right to lock all memory, and less than RDMA needs.
+    wrapper=(unshare --ipc setpriv --bounding-set='-ipc_lock,-sys_resource' bash -c
+        'ulimit -l 8192; exec "$@"' -)
+    start_chunkserver 2
+    wrapper=(unshare --ipc)
+    UCX_NET_DEVICES=none:1 start_chunkserver 3
+    # A firewall, as it were: connections are tried and then given up.
+    tc qdisc add dev nic$GATEWAY root netem loss 100%
+    make_volumes
+    start_gateway
+    write_image
+    compare "over TCP"
+    tc qdisc del dev nic$GATEWAY root
+    log_says chunkserver-2 'path=tcp.*rdma: .*memlock'
+    log_says chunkserver-3 'path=tcp.*rdma: '
+    log_says gateway 'path=tcp.*rdma: '
+    grep -h -o 'path=tcp why=.*' "$dir"/{chunkserver-*,gateway}.log | sort | uniq -c
+}
+
+log_says() { grep -Eq "$2" "$dir/$1.log" || fail "the log of $1 has no line '$2'"; }
+
+# A part runs in a shell of its own and takes its processes with it.
+run() {
+    local part=$1 begin=$SECONDS code=0
+    echo "part $part"
+    (
+        dir=/run/test/$part
+        mkdir -p "$dir"
+        trap 'kill -9 "${pids[@]}" $(jobs -p) 2>/dev/null; wait 2>/dev/null' EXIT
+        "part_$part"
+    ) || code=$?
+    if [ $code = 0 ]; then
+        echo "part $part: ok in $((SECONDS - begin)) s"
+    else
+        tail -n 15 "/run/test/$part"/*.log
+        echo "part $part: FAILED in $((SECONDS - begin)) s"
+    fi
+    return $code
+}
+
+parts=("$@") failed=0
+[ ${#parts[@]} -gt 0 ] || parts=(environment ucx cluster loss fallback)
+for part in "${parts[@]}"; do
+    run "$part" && continue
+    failed=1
+    # Nothing that follows could tell more.
+    [ "$part" != environment ] || break
+done
+exit $failed
