@@ -14,8 +14,8 @@ OGIVE_STRESS ?= 1000000
 SECONDS_SIM ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test lint bench stress sim clean unit doctest process-tests release-tests \
-        wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
+.PHONY: help demo build test test-rdma lint bench stress sim clean unit doctest process-tests \
+        release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
 	@echo 'make TARGET [ARGS="..."]'
@@ -31,6 +31,9 @@ build: ## Builds the release binary, with all paths that this system has
 
 test: ## Installs the tests' tools and runs all tests
 	@.ci/jobs tools unit doctest build sim-smoke crash interop-nbd fs-on-volume cluster command-line
+
+test-rdma: ## Tests over RDMA (soft-RoCE) in a virtual machine; installs what that needs
+	@.ci/jobs rdma
 
 lint: ## Format, clippy, tidy tests, dependency checks
 	@.ci/jobs lint tidy dependencies
