@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn own_time_is_seen_from_outside_too() {
         let (own, outside) = (CpuClock::own(), CpuClock::of(std::process::id()).unwrap());
-        let (before, sum) = (own.read().unwrap(), (0..1_000_000u64).fold(0, |a, b| a ^ b * b));
+        let (before, sum) = (own.read().unwrap(), (0..1_000_000u64).fold(0, |a, b| a ^ (b * b)));
         let (between, after) = (outside.read().unwrap(), own.read().unwrap());
         assert!(before < between && between <= after && sum != 1);
         assert!(CpuClock::of(u32::MAX).is_none());

@@ -5,7 +5,8 @@ mod client;
 mod roles;
 
 pub use client::{
-    BenchArgs, BenchCommand, BenchRpcArgs, BenchRpcPeerArgs, BenchVolumeArgs, DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand,
+    BenchArgs, BenchCommand, BenchRpcArgs, BenchRpcPeerArgs, BenchVolumeArgs, DemoArgs, HwtestArgs,
+    VolumeArgs, VolumeCommand,
 };
 pub use roles::{ChunkserverArgs, FormatArgs, MdsArgs, NbdArgs, PollArg};
 
