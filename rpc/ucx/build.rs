@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::exit;
 
 /// Everything of libucp and libucs that the crate calls.
-const FUNCTIONS: [&str; 31] = [
+const FUNCTIONS: [&str; 32] = [
     "ucp_am_data_release",
     "ucp_am_recv_data_nbx",
     "ucp_am_send_nbx",
@@ -29,6 +29,7 @@ const FUNCTIONS: [&str; 31] = [
     "ucp_worker_arm",
     "ucp_worker_create",
     "ucp_worker_destroy",
+    "ucp_worker_flush_nbx",
     "ucp_worker_get_efd",
     "ucp_worker_progress",
     "ucp_worker_query",

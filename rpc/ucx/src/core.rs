@@ -15,6 +15,7 @@ use std::rc::{Rc, Weak};
 use crate::alive::{Counted, OfWorker};
 use crate::context::RawContext;
 use crate::endpoint::{EndpointId, EndpointState};
+use crate::forgotten::Forgotten;
 use crate::listener::{ConnRequest, ListenerState};
 use crate::memory::Regions;
 use crate::message::{Current, Held};
@@ -38,7 +39,10 @@ pub(crate) struct Core {
     pub(crate) current: Cell<Current>,
 
     pub(crate) slab: Slab,
+    forgotten: Forgotten,
     pub(crate) endpoints: RefCell<HashMap<EndpointId, Rc<EndpointState>>>,
+    /// Endpoints by the address of UCX's, by which messages name them.
+    pub(crate) by_handle: RefCell<HashMap<usize, EndpointId>>,
     pub(crate) next_endpoint: Cell<u64>,
     pub(crate) regions: RefCell<Regions>,
     /// Things of the user that need the UCX worker to exist.
@@ -82,7 +86,9 @@ impl Core {
             disposals: RefCell::default(),
             current: Cell::default(),
             slab: Slab::default(),
+            forgotten: Forgotten::default(),
             endpoints: RefCell::default(),
+            by_handle: RefCell::default(),
             next_endpoint: Cell::new(1),
             regions: RefCell::default(),
             holds: Cell::new(0),
@@ -145,6 +151,9 @@ impl Core {
         while let Some(disposal) = self.pop_disposal() {
             self.dispose_now(disposal);
         }
+        if !self.forgotten.is_empty() {
+            self.look_after_closed();
+        }
         count > 0
     }
 
@@ -154,7 +163,9 @@ impl Core {
 
     /// Nothing waits for the next `progress`, so that the owner may sleep.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.deferred.borrow().is_empty() && self.disposals.borrow().is_empty()
+        self.deferred.borrow().is_empty()
+            && self.disposals.borrow().is_empty()
+            && self.forgotten.is_empty()
     }
 
     /// True when a callback may go to the handler without overtaking anything.
@@ -302,9 +313,49 @@ impl Core {
         }
     }
 
-    pub(crate) fn closed(&self, id: EndpointId) {
+    /// UCX has closed an endpoint.
+    fn closed(&self, id: EndpointId) {
         let state = self.endpoints.borrow_mut().remove(&id);
-        drop(state);
+        let Some(state) = state else { return };
+        self.by_handle.borrow_mut().retain(|_, known| *known != id);
+        if self.slab.any_of(id) {
+            let error = state.error().unwrap_or(UcxError::Canceled);
+            self.forgotten.watch(id, error);
+        }
+    }
+
+    /// Looks after the operations that closed endpoints left in flight.
+    fn look_after_closed(&self) {
+        while let Some((id, error)) = self.forgotten.due(|id| self.slab.any_of(id)) {
+            let operation = self.slab.begin_settle(self, id, error.clone());
+            let mut params = operation.params();
+            params.cb.send = Some(on_settled);
+            // SAFETY: the worker is alive in `progress` and while it is shut down.
+            let answer = unsafe { sys::ucp_worker_flush_nbx(self.handle(), &raw const params) };
+            if !operation.settle(answer) {
+                self.slab.end(operation);
+                self.slab.withhold(self, id, &error);
+            }
+        }
+    }
+}
+
+/// UCX's callback for the flush after a close.
+unsafe extern "C" fn on_settled(
+    request: *mut std::ffi::c_void,
+    _status: sys::ucs_status_t,
+    operation: *mut std::ffi::c_void,
+) {
+    // SAFETY: `params` gave this operation, which the slab keeps in place until it ended.
+    let operation = unsafe { Operation::of(operation) };
+    let core = operation.core();
+    // SAFETY: UCX hands the request over with its completion.
+    unsafe { sys::ucp_request_free(request) };
+    if let Some((id, error)) = operation.settled() {
+        core.slab.withhold(core, id, &error);
+    }
+    if operation.finished() {
+        core.slab.end(operation);
     }
 }
 

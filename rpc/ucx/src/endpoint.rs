@@ -13,7 +13,7 @@ use crate::alive::{Counted, OfEndpoint};
 use crate::config::printed;
 use crate::core::{Core, Deferred, Disposal};
 use crate::envelope::{self, Content};
-use crate::limits::ADDRESS_BYTES_MAX;
+use crate::limits::{ADDRESS_BYTES_MAX, AUTO_EAGER_BYTES};
 use crate::memory::RemoteMemory;
 use crate::operation::{Owned, Progress, Sent, on_completed};
 use crate::{UcxError, sys};
@@ -35,18 +35,27 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// What is announced names its endpoint, so that a receive ends with it.
     fn flags(self, data_len: usize) -> u32 {
         match self {
             Mode::Eager => sys::UCP_AM_SEND_FLAG_EAGER,
-            Mode::Rendezvous if data_len > 0 => sys::UCP_AM_SEND_FLAG_RNDV,
+            Mode::Rendezvous if data_len > 0 => {
+                sys::UCP_AM_SEND_FLAG_RNDV | sys::UCP_AM_SEND_FLAG_REPLY
+            }
+            Mode::Auto if data_len > AUTO_EAGER_BYTES => sys::UCP_AM_SEND_FLAG_REPLY,
             Mode::Auto | Mode::Rendezvous => 0,
         }
     }
 }
 
 /// A connection to a peer. Dropping it closes it at once: operations in flight end with
-/// [`UcxError::Canceled`], and the worker completes the close in the background. To make sure that
-/// what was sent arrived, wait for [`Endpoint::flush`] first.
+/// [`UcxError::Canceled`], or with the error of an endpoint that failed before, and the worker
+/// completes the close in the background. To make sure that what was sent arrived, wait for
+/// [`Endpoint::flush`] first.
+///
+/// An endpoint that failed must be dropped: some of its operations end only then. And one whose
+/// peer is known to be dead is dropped without waiting for its failure: over shared memory UCX 1.13
+/// does not notice a peer that died while its queue was full.
 pub struct Endpoint {
     core: Rc<Core>,
     state: Rc<EndpointState>,
@@ -66,6 +75,11 @@ impl EndpointState {
     pub(crate) fn take_handle(&self) -> Option<sys::ucp_ep_h> {
         let handle = self.handle.replace(std::ptr::null_mut());
         (!handle.is_null()).then_some(handle)
+    }
+
+    /// Why it failed, if it did.
+    pub(crate) fn error(&self) -> Option<UcxError> {
+        self.error.borrow().clone()
     }
 }
 
@@ -135,6 +149,7 @@ impl Endpoint {
         UcxError::check(status)?;
         state.handle.set(handle);
         core.endpoints.borrow_mut().insert(id, Rc::clone(&state));
+        core.by_handle.borrow_mut().insert(handle as usize, id);
         Ok(Endpoint { core: Rc::clone(core), state })
     }
 

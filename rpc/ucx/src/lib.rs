@@ -8,6 +8,7 @@
 //! | `endpoint`, `listener` | connections, by worker address and by socket address |
 //! | `message` | what arrives: eager data, kept or not, and announced data |
 //! | `operation` | what is in flight, and owns its buffers |
+//! | `forgotten` | operations that UCX does not end |
 //! | `memory` | registered arenas, memory of peers |
 //! | `envelope` | addresses and keys on their way to the peer |
 //! | `core` | where UCX's callbacks end |
@@ -26,6 +27,7 @@ mod core;
 mod endpoint;
 mod envelope;
 mod error;
+mod forgotten;
 pub mod limits;
 mod listener;
 mod memory;

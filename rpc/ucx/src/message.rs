@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::alive::{Counted, OfMessage};
 use crate::core::{Core, Deferred};
+use crate::endpoint::EndpointId;
 use crate::sys;
 
 /// The data of an active message.
@@ -122,12 +123,20 @@ impl fmt::Debug for Kept {
 
 /// A message whose data is still at the sender. Received with [`crate::Worker::receive`]; dropped,
 /// it is declined, and the sender's operation ends as if the data had arrived.
-pub struct Pending(Descriptor);
+pub struct Pending {
+    held: Descriptor,
+    endpoint: Option<EndpointId>,
+}
 
 impl Pending {
     /// Length of the data in bytes.
     pub fn len(&self) -> usize {
-        self.0.len
+        self.held.len
+    }
+
+    /// The endpoint that leads to the sender, unless this end has none.
+    pub fn endpoint(&self) -> Option<EndpointId> {
+        self.endpoint
     }
 
     /// True when there is no data.
@@ -136,20 +145,20 @@ impl Pending {
     }
 
     pub(crate) fn belongs_to(&self, core: &Rc<Core>) -> bool {
-        Rc::ptr_eq(&self.0.core, core)
+        Rc::ptr_eq(&self.held.core, core)
     }
 
     /// Hands the descriptor to a receive, which takes it over whatever UCX answers. The returned
     /// guard keeps the worker until the receive is under way.
     pub(crate) fn give(mut self) -> (*mut c_void, impl Sized) {
-        self.0.owned = false;
-        let core = &self.0.core;
+        self.held.owned = false;
+        let core = &self.held.core;
         let mut current = core.current.get();
-        if current.is(self.0.data) {
+        if current.is(self.held.data) {
             current.fate = Fate::Taken;
             core.current.set(current);
         }
-        (self.0.data.as_ptr().cast(), self)
+        (self.held.data.as_ptr().cast(), self)
     }
 }
 
@@ -255,7 +264,7 @@ pub(crate) unsafe extern "C" fn on_message(
     // SAFETY: `Worker::receive_messages` gave this core, which lives as long as the UCX worker.
     let core = unsafe { &*core.cast_const().cast::<Core>() };
     // SAFETY: UCX passes parameters that are valid during the call.
-    let flags = unsafe { (*params).recv_attr };
+    let params = unsafe { &*params };
     if core.is_shut() {
         return sys::UCS_OK;
     }
@@ -263,7 +272,7 @@ pub(crate) unsafe extern "C" fn on_message(
     let outer = core.current.replace(Current { data: descriptor, fate: Fate::Untouched });
     // SAFETY: header and data are valid during the call, and so are what is made of them here.
     let (header, data) =
-        unsafe { (slice(header.cast(), header_len), view(core, flags, data, len)) };
+        unsafe { (slice(header.cast(), header_len), view(core, params, data, len)) };
     if core.can_deliver() {
         core.call_handler(|handler| handler.message(header, data));
     } else {
@@ -284,14 +293,24 @@ pub(crate) unsafe extern "C" fn on_message(
 /// # Safety
 ///
 /// The arguments are those of UCX's callback, and the result is used during that only.
-unsafe fn view(core: &Core, flags: u64, data: *mut c_void, len: usize) -> Data<'_> {
+unsafe fn view<'a>(
+    core: &'a Core,
+    params: &sys::ucp_am_recv_param_t,
+    data: *mut c_void,
+    len: usize,
+) -> Data<'a> {
+    let flags = params.recv_attr;
     let has = |flag: u32| flags & u64::from(flag) != 0;
+    let reply = has(sys::UCP_AM_RECV_ATTR_FIELD_REPLY_EP).then_some(params.reply_ep as usize);
     let Some(data) = NonNull::new(data.cast::<u8>()) else {
         return Data::Eager(Eager { bytes: &[], from: Source::Volatile });
     };
     if has(sys::UCP_AM_RECV_ATTR_FLAG_RNDV) {
         core.current.set(Current { data: Some(data), fate: Fate::Taken });
-        return Data::Rendezvous(Pending(Descriptor::new(core, data, len)));
+        let by_handle = core.by_handle.borrow();
+        let endpoint = reply.and_then(|reply| by_handle.get(&reply).copied());
+        let held = Descriptor::new(core, data, len);
+        return Data::Rendezvous(Pending { held, endpoint });
     }
     let offered = has(sys::UCP_AM_RECV_ATTR_FLAG_DATA) && len > 0;
     let from = if offered { Source::Offered(core) } else { Source::Volatile };

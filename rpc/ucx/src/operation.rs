@@ -3,11 +3,17 @@
 //! ```text
 //!             begin             answer: a request          callback
 //!   free ---------------> starting ---------------> flying ---------> free, reported
-//!                            |  answer: done, or an error
-//!                            +------------------------------> free, returned by the call
-//!                            |  callback                   answer: a request
-//!                            +----------> ended early --------------------> free, reported
+//!                            |  answer: done, or an error  |
+//!                            +--------------------------------------> free, returned by the call
+//!                            |  callback                   |    answer: a request
+//!                            +----------> ended early -----|---------------> free, reported
+//!                                                          |  forgotten            callback
+//!                                                          +--> withheld, reported ------> free
 //! ```
+//!
+//! A forgotten operation (see [`crate::forgotten`]) is reported as failed, without its buffers: UCX
+//! may still use them, as far as anyone can tell, so they stay here until it calls back or the
+//! worker is destroyed.
 //!
 //! The record of an operation has a fixed place, which UCX gets as `user_data`; it is used again
 //! after the operation ended, so that a send that UCX completes at once allocates nothing.
@@ -59,32 +65,34 @@ pub struct Completion {
     pub what: Done,
 }
 
-/// Kinds of operations, with the buffers they give back.
+/// Kinds of operations, with the buffers they give back. After success they always do; after an
+/// error they do not when UCX did not say that it is done with them (see
+/// [`crate::Worker::withheld`]).
 #[derive(Debug)]
 pub enum Done {
     /// A send: the receiver may not have it yet, but the buffers are free.
     Sent {
         /// The header.
         header: Vec<u8>,
-        /// The data.
+        /// The data, if there was any and it is given back.
         payload: Option<Buf>,
     },
     /// A receive.
     Received {
         /// The buffer, longer than the message if it was given so.
-        into: PartMut,
+        into: Option<PartMut>,
         /// Bytes of the message.
         len: usize,
     },
     /// A put: the buffer is free; `flush` says when the peer's memory has the data.
     Put {
         /// The data.
-        from: Buf,
+        from: Option<Buf>,
     },
     /// A get.
     Got {
         /// The buffer, filled.
-        into: PartMut,
+        into: Option<PartMut>,
     },
     /// A flush: what was sent and put before it has arrived.
     Flushed,
@@ -113,6 +121,11 @@ pub(crate) enum Owned {
     Close {
         _endpoint: Rc<EndpointState>,
     },
+    /// A flush after a close of this endpoint, which ended its operations with this error.
+    Settle {
+        closed: EndpointId,
+        error: UcxError,
+    },
 }
 
 impl Owned {
@@ -120,11 +133,23 @@ impl Owned {
     fn done(self) -> Option<Done> {
         Some(match self {
             Owned::Send { header, payload } => Done::Sent { header, payload },
-            Owned::Receive { into, len } => Done::Received { into, len },
-            Owned::Put { from, .. } => Done::Put { from },
-            Owned::Get { into, .. } => Done::Got { into },
+            Owned::Receive { into, len } => Done::Received { into: Some(into), len },
+            Owned::Put { from, .. } => Done::Put { from: Some(from) },
+            Owned::Get { into, .. } => Done::Got { into: Some(into) },
             Owned::Flush => Done::Flushed,
-            Owned::Close { .. } => return None,
+            Owned::Close { .. } | Owned::Settle { .. } => return None,
+        })
+    }
+
+    /// What a forgotten operation was, without its buffers.
+    fn forgotten(&self) -> Option<Done> {
+        Some(match self {
+            Owned::Send { .. } => Done::Sent { header: Vec::new(), payload: None },
+            Owned::Receive { len, .. } => Done::Received { into: None, len: *len },
+            Owned::Put { .. } => Done::Put { from: None },
+            Owned::Get { .. } => Done::Got { into: None },
+            Owned::Flush => Done::Flushed,
+            Owned::Close { .. } | Owned::Settle { .. } => return None,
         })
     }
 }
@@ -135,6 +160,7 @@ enum Stage {
     Starting,
     EndedEarly,
     Flying,
+    Withheld,
 }
 
 pub(crate) struct Operation {
@@ -155,6 +181,7 @@ pub(crate) struct Slab {
     records: RefCell<Vec<Box<Operation>>>,
     free: RefCell<Vec<u32>>,
     in_flight: Cell<usize>,
+    withheld: Cell<usize>,
 }
 
 impl Slab {
@@ -176,6 +203,16 @@ impl Slab {
     pub(crate) fn begin_close(&self, core: &Core, state: Rc<EndpointState>) -> &Operation {
         let id = Some(state.id);
         self.start(core, id, 0, Owned::Close { _endpoint: state })
+    }
+
+    /// A flush after a close.
+    pub(crate) fn begin_settle(
+        &self,
+        core: &Core,
+        closed: EndpointId,
+        error: UcxError,
+    ) -> &Operation {
+        self.start(core, None, 0, Owned::Settle { closed, error })
     }
 
     fn start(
@@ -221,7 +258,8 @@ impl Slab {
         assert_ne!(stage, Stage::Free, "an operation ended twice");
         drop(operation.owned.take());
         operation.counted.take();
-        self.in_flight.set(self.in_flight.get() - 1);
+        let count = if stage == Stage::Withheld { &self.withheld } else { &self.in_flight };
+        count.set(count.get() - 1);
         self.free.borrow_mut().push(operation.index);
     }
 
@@ -230,11 +268,44 @@ impl Slab {
         self.in_flight.get()
     }
 
+    /// Operations that were reported as failed and whose buffers UCX may still have.
+    pub(crate) fn withheld(&self) -> usize {
+        self.withheld.get()
+    }
+
+    /// True when operations of the endpoint are in flight.
+    pub(crate) fn any_of(&self, endpoint: EndpointId) -> bool {
+        self.in_flight.get() > 0 && self.records.borrow().iter().any(|op| op.is_of(endpoint))
+    }
+
+    /// Reports what is still in flight of an endpoint as failed, and keeps the buffers.
+    pub(crate) fn withhold(&self, core: &Core, endpoint: EndpointId, error: &UcxError) {
+        let records = self.records.borrow();
+        let forgotten: Vec<Completion> = records
+            .iter()
+            .filter(|operation| operation.is_of(endpoint))
+            .filter_map(|operation| {
+                let owned = operation.owned.take();
+                let what = owned.as_ref().and_then(Owned::forgotten);
+                operation.owned.set(owned);
+                let what = what?;
+                operation.stage.set(Stage::Withheld);
+                operation.counted.take();
+                self.in_flight.set(self.in_flight.get() - 1);
+                self.withheld.set(self.withheld.get() + 1);
+                Some(Completion { token: operation.token.get(), result: Err(error.clone()), what })
+            })
+            .collect();
+        drop(records);
+        forgotten.into_iter().for_each(|completion| core.complete(completion));
+    }
+
     /// The UCX worker is gone, and with it all that used the buffers of what was in flight.
     pub(crate) fn abandon(&self) {
         let records = std::mem::take(&mut *self.records.borrow_mut());
         self.free.borrow_mut().clear();
         self.in_flight.set(0);
+        self.withheld.set(0);
         drop(records);
     }
 }
@@ -260,6 +331,11 @@ impl Operation {
 
     pub(crate) fn endpoint(&self) -> Option<EndpointId> {
         self.endpoint.get()
+    }
+
+    /// True when it is in flight, of this endpoint, and of the user.
+    fn is_of(&self, endpoint: EndpointId) -> bool {
+        self.stage.get() == Stage::Flying && self.endpoint.get() == Some(endpoint)
     }
 
     /// Parameters that lead a callback back here; the caller sets the callback.
@@ -327,6 +403,14 @@ impl Operation {
         answer.map(|_| Progress::Now(owned))
     }
 
+    /// The endpoint whose close this flush is about, and its error.
+    pub(crate) fn settled(&self) -> Option<(EndpointId, UcxError)> {
+        match self.owned.take() {
+            Some(Owned::Settle { closed, error }) => Some((closed, error)),
+            _ => None,
+        }
+    }
+
     /// A callback came. True when the record is to be ended, false when the call that started it
     /// is still to return.
     pub(crate) fn finished(&self) -> bool {
@@ -340,6 +424,9 @@ impl Operation {
     /// A callback came with its result: reports it with the buffers.
     fn report(&self, result: Result<(), UcxError>, received: Option<usize>) {
         let core = self.core();
+        if self.stage.get() == Stage::Withheld {
+            return core.slab.end(self);
+        }
         let token = self.token.get();
         let mut owned = self.owned.take().expect("an operation owns its buffers until it ended");
         if let (Owned::Receive { len, .. }, Some(received)) = (&mut owned, received) {

@@ -130,6 +130,13 @@ impl Worker {
         self.core.slab.in_flight()
     }
 
+    /// Operations that ended with an error while UCX may still use their buffers. Those come free
+    /// when UCX says so, or with the worker. It is how UCX 1.13 ends what was announced and moving
+    /// over shared memory when the peer died; a worker with many of them should be replaced.
+    pub fn withheld(&self) -> usize {
+        self.core.slab.withheld()
+    }
+
     /// How peers reach this worker, at most [`crate::limits::ADDRESS_BYTES_MAX`] and a few bytes.
     pub fn address(&self) -> Result<Vec<u8>, UcxError> {
         let handle = self.core.open()?;
@@ -194,9 +201,13 @@ impl Worker {
         if len > into.len() {
             return Err(UcxError::Truncated { message: len, buffer: into.len() });
         }
+        let endpoint = pending.endpoint();
+        if endpoint.is_some_and(|id| !self.core.endpoints.borrow().contains_key(&id)) {
+            return Err(UcxError::Canceled);
+        }
         let (data, arena) = (into.as_mut_ptr(), into.arena());
         let owned = Owned::Receive { into, len };
-        let operation = self.core.slab.begin(&self.core, None, token, owned)?;
+        let operation = self.core.slab.begin(&self.core, endpoint, token, owned)?;
         let mut params = operation.params_for(Some((arena, data.cast_const(), len)));
         let mut received = 0;
         params.op_attr_mask |= sys::UCP_OP_ATTR_FIELD_RECV_INFO;
