@@ -1,10 +1,10 @@
 //! Closed endpoints whose operations UCX has not ended.
 //!
-//! UCX promises that a forced close ends all operations, mostly within the close or a few turns
-//! later. But up to 1.13, over shared memory, it forgets some whose data was moving when the peer
-//! died. So endpoints that leave operations behind are watched: when [`FORGOTTEN_AFTER`] has passed,
-//! and a flush of the worker says that all transports of closed endpoints are torn down, what is
-//! left is reported as failed. Meanwhile the worker does not sleep.
+//! UCX promises that a forced close ends all operations, and mostly does so within the close or a
+//! few turns later. But 1.13, over shared memory, forgets some whose data was moving when the peer
+//! died. So endpoints that leave operations behind are watched: when [`FORGOTTEN_AFTER`] has
+//! passed, and a flush of the worker says that all transports of closed endpoints are torn down,
+//! what is left is reported as failed. Meanwhile the worker does not sleep.
 #![allow(clippy::disallowed_methods)] // UCX does not tell when it has forgotten; only time does.
 
 use std::cell::RefCell;
