@@ -62,7 +62,7 @@ unit: ## Unit and property tests of all crates
 	.ci/tests unit
 
 doctest: ## Examples in the documentation
-	$(CARGO) test --workspace --doc -q
+	$(CARGO) test $$(.ci/features workspace) --doc -q
 
 process-tests: ## Tests with real processes: crash, interop_nbd, fs_on_volume, cluster
 	.ci/tests process
@@ -75,7 +75,7 @@ fmt-check:
 	$(CARGO) fmt --all --check
 
 clippy:
-	$(CARGO) clippy --workspace --all-targets -q -- -D warnings
+	$(CARGO) clippy $$(.ci/features workspace) --all-targets -q -- -D warnings
 
 tidy: ## Lengths, links, crate edges, top level
 	$(CARGO) test -q -p ogive-hwtest --test tidy

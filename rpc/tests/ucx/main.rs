@@ -95,14 +95,15 @@ fn without_buffers_frames_wait_and_come_in_order() {
 #[test]
 fn a_silent_peer_is_found_and_a_live_one_is_not() {
     let timing = Timing {
-        ping_after: Duration::from_millis(50),
-        silent_after: Duration::from_millis(400),
+        ping_after: Duration::from_millis(100),
+        // Both ends share a thread, which a busy machine may hold up.
+        silent_after: Duration::from_millis(3000),
         ..Timing::default()
     };
     let mut pair = Pair::with_timing(timing);
     let conn = pair.join(ConnId(1));
     let begin = pair.now();
-    while pair.now() < begin + Duration::from_millis(1000) {
+    while pair.now() < begin + Duration::from_millis(3500) {
         pair.turn();
     }
     assert!(pair.a.events.is_empty() && pair.b.events.is_empty(), "PINGs keep it alive");
@@ -110,7 +111,7 @@ fn a_silent_peer_is_found_and_a_live_one_is_not() {
     let event = pair.a.wait(|event| matches!(event, LaneEvent::Broken { .. }));
     let LaneEvent::Broken { conn: at, reason } = event else { unreachable!() };
     assert_eq!(at, conn);
-    assert!(matches!(reason, CloseReason::Silent(400..)), "{reason:?}");
+    assert!(matches!(reason, CloseReason::Silent(3000..)), "{reason:?}");
 }
 
 #[test]
