@@ -114,6 +114,7 @@ where
 /// other form.
 #[cfg(feature = "ucx")]
 pub fn lane(data: &[u8]) {
+    use ogive_rpc::limits::PAYLOAD_BYTES_MAX;
     use ogive_rpc::transport::ucx::wire::{self, LaneHead, Message};
     let Ok(head) = LaneHead::decode(data) else { return };
     assert_eq!(wire::key(data), Some(head.key));
@@ -131,6 +132,7 @@ pub fn lane(data: &[u8]) {
             wire::part(&mut start, bytes).expect("one part is shorter than the longest body");
             assert_eq!(start, bytes);
         }
-        Message::Probe | Message::Ping | Message::Piece => {}
+        Message::Offer(offer) => assert!((1..=PAYLOAD_BYTES_MAX).contains(&offer.len)),
+        Message::Probe | Message::Ping | Message::Piece | Message::Open | Message::Taken(_) => {}
     }
 }

@@ -135,8 +135,6 @@ pub const LANE_FRAMES_MAX: usize = 2 * REQUESTS_PER_CONN_MAX as usize;
 /// Messages of all connections of a lane whose data wait for a buffer. Eager ones hold up to
 /// `EAGER_BYTES_MAX` each, so this bounds them to 64 MiB.
 pub const LANE_WAITING_MAX: usize = 8192;
-/// Times that UCX is asked for news in one poll; then the rest of the loop has its turn.
-pub const PROGRESS_PER_POLL: usize = 16;
 /// Header buffers kept for reuse: as many as a burst sends before the first is free again.
 pub const SPARE_HEADERS_MAX: usize = 64;
 /// While UCX has operations under way it is looked at again after this even if nothing wakes us: a

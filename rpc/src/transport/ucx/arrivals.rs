@@ -9,6 +9,7 @@ use ogive_ucx::{Completion, Data, EndpointId, Handler, Pending, UcxError};
 
 use super::conn::{Conn, Held};
 use super::inbox::{Act, FrameNo, Violation};
+use super::pull::Offer;
 use super::wire::{self, LaneHead, Message};
 use crate::limits::LANE_WAITING_MAX;
 use crate::requests::ConnHasher;
@@ -36,6 +37,10 @@ pub(super) struct Arrivals {
     pub(super) events: Vec<LaneEvent>,
     /// Rendezvous with a place for their data, to be begun.
     pub(super) pulls: Vec<Pull>,
+    /// Offers that were read, and have to be answered: connection and token.
+    pub(super) taken: Vec<(u64, u64)>,
+    /// Offers of ours that were read: connection and token.
+    pub(super) returned: Vec<(u64, u64)>,
     /// Operations that UCX ended.
     pub(super) ended: Vec<Completion>,
     /// Data that wait for a buffer, on all connections.
@@ -69,6 +74,8 @@ impl Arrivals {
             by_endpoint: HashMap::new(),
             events: Vec::new(),
             pulls: Vec::new(),
+            taken: Vec::new(),
+            returned: Vec::new(),
             ended: Vec::new(),
             waiting: 0,
             pings: 0,
@@ -94,10 +101,10 @@ impl Arrivals {
         key
     }
 
-    /// Forgets a connection. What it has under way ends by itself, and its endpoint in the
+    /// Forgets a connection; its key. What it has under way ends by itself, and its endpoint in the
     /// background.
-    pub(super) fn close(&mut self, id: ConnId) {
-        let Some(key) = self.by_conn.remove(&id) else { return };
+    pub(super) fn close(&mut self, id: ConnId) -> Option<u64> {
+        let key = self.by_conn.remove(&id)?;
         let place = (key & PLACE_MASK) as usize;
         let conn = self.places[place].take().expect("by_conn names connections");
         self.free.push(place);
@@ -107,6 +114,7 @@ impl Arrivals {
         if let Some(remote) = &conn.remote {
             self.by_endpoint.remove(&remote.endpoint.id());
         }
+        Some(key)
     }
 
     /// The connection with a key, unless its end is known.
@@ -124,6 +132,13 @@ impl Arrivals {
         self.events.push(event);
     }
 
+    /// The peer can read our memory.
+    fn reads_us(&mut self, key: u64) {
+        if let Some(conn) = self.conn(key) {
+            conn.reads_us = true;
+        }
+    }
+
     /// Hands out the frames of a connection that are complete.
     pub(super) fn deliver(&mut self, key: u64) {
         while let Some(conn) = self.conn(key) {
@@ -134,24 +149,32 @@ impl Arrivals {
         }
     }
 
-    /// Data of `len` bytes for a frame: puts them where they belong, or has them wait.
-    fn land(&mut self, key: u64, at: FrameNo, data: Data<'_>) {
-        let len = data.len();
+    /// Data for a frame: puts them where they belong, or has them wait.
+    fn land(&mut self, key: u64, at: FrameNo, load: Load<'_>) {
+        let len = load.len();
         let (others_wait, pool) = (self.waiting > 0, self.pool.clone());
         let Some(conn) = self.conn(key) else { return };
         let space = if others_wait { None } else { conn.inbox.space(at, len, &pool) };
-        let Some(into) = space else {
-            conn.inbox.wait(at, Held::from(data));
-            self.waiting += 1;
-            if self.waiting > LANE_WAITING_MAX {
-                let text = format!("over {LANE_WAITING_MAX} messages wait for a buffer");
-                self.broken(key, CloseReason::Protocol(text));
+        match (load, space) {
+            (Load::Data(Data::Eager(bytes)), Some(into)) => self.copy(key, at, &bytes, into),
+            (load, Some(into)) => self.fetch(key, at, load.hold(), into),
+            (load, None) => {
+                conn.inbox.wait(at, load.hold());
+                self.waiting += 1;
+                if self.waiting > LANE_WAITING_MAX {
+                    let text = format!("over {LANE_WAITING_MAX} messages wait for a buffer");
+                    self.broken(key, CloseReason::Protocol(text));
+                }
             }
-            return;
-        };
-        match data {
-            Data::Eager(bytes) => self.copy(key, at, &bytes, into),
-            Data::Rendezvous(pending) => self.pulls.push(Pull { key, at, pending, into }),
+        }
+    }
+
+    /// Brings data to their place, from wherever they are.
+    fn fetch(&mut self, key: u64, at: FrameNo, held: Held, into: PartMut) {
+        match held {
+            Held::Eager(kept) => self.copy(key, at, &kept, into),
+            Held::Rendezvous(pending) => self.pulls.push(Pull { key, at, pending, into }),
+            Held::Offer(offer) => self.read(key, at, offer, into),
         }
     }
 
@@ -164,6 +187,22 @@ impl Arrivals {
         }
     }
 
+    fn read(&mut self, key: u64, at: FrameNo, offer: Offer, mut into: PartMut) {
+        let Some(conn) = self.conn(key) else { return };
+        let Some(memory) = conn.remote.as_ref().and_then(|remote| remote.memory) else {
+            let text = "an offer of memory that this end cannot read".to_owned();
+            return self.broken(key, CloseReason::Protocol(text));
+        };
+        if let Err(error) = memory.read(offer.at, &mut into) {
+            let text = format!("cannot read the peer's memory: {error}");
+            return self.broken(key, CloseReason::System(text));
+        }
+        drop(into);
+        conn.inbox.landed(at, offer.len);
+        self.taken.push((key, offer.token));
+        self.stats.bytes_received += offer.len as u64;
+    }
+
     /// Data that waited take their places, as far as there are buffers now.
     pub(super) fn resume(&mut self) {
         let pool = self.pool.clone();
@@ -173,12 +212,31 @@ impl Arrivals {
                 let key = conn.key;
                 let Some((at, held, into)) = conn.inbox.resume(Held::len, &pool) else { break };
                 self.waiting -= 1;
-                match held {
-                    Held::Eager(kept) => self.copy(key, at, &kept, into),
-                    Held::Rendezvous(pending) => self.pulls.push(Pull { key, at, pending, into }),
-                }
+                self.fetch(key, at, held, into);
                 self.deliver(key);
             }
+        }
+    }
+}
+
+/// What a message brings for a frame.
+enum Load<'a> {
+    Data(Data<'a>),
+    Offer(Offer),
+}
+
+impl Load<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Load::Data(data) => data.len(),
+            Load::Offer(offer) => offer.len,
+        }
+    }
+
+    fn hold(self) -> Held {
+        match self {
+            Load::Data(data) => data.into(),
+            Load::Offer(offer) => Held::Offer(offer),
         }
     }
 }
@@ -197,14 +255,20 @@ impl Handler for Arrivals {
         self.worked |= !ping;
         let Some(conn) = self.conn(key) else { return };
         conn.last_received = now;
+        let message = head.as_ref().ok().map(|head| head.message.clone());
         let act = head.and_then(|head| conn.inbox.take(head, len));
         let id = conn.id;
         self.stats.bytes_received += (header.len() + len) as u64;
-        match act {
-            Ok(Act::Land(at)) => self.land(key, at, data),
-            Ok(Act::Probed) => self.events.push(LaneEvent::Probed { conn: id }),
-            Ok(Act::None) => {}
-            Err(violation) => self.broken(key, CloseReason::Protocol(violation.to_string())),
+        match (act, message) {
+            (Ok(Act::Land(at)), Some(Message::Offer(offer))) => {
+                self.land(key, at, Load::Offer(offer));
+            }
+            (Ok(Act::Land(at)), _) => self.land(key, at, Load::Data(data)),
+            (Ok(Act::Probed), _) => self.events.push(LaneEvent::Probed { conn: id }),
+            (Ok(Act::None), Some(Message::Open)) => self.reads_us(key),
+            (Ok(Act::None), Some(Message::Taken(token))) => self.returned.push((key, token)),
+            (Ok(Act::None), _) => {}
+            (Err(violation), _) => self.broken(key, CloseReason::Protocol(violation.to_string())),
         }
         self.deliver(key);
     }

@@ -6,6 +6,7 @@ use ogive_types::Time;
 use ogive_ucx::{Data, Endpoint, Kept, Pending};
 
 use super::inbox::Inbox;
+use super::pull::{Offer, Peer};
 use crate::limits::{PING_EARLY_PART, SEND_QUEUE_BYTES_SOFT, SILENT_AFTER};
 use crate::transport::tcp::Timing;
 use crate::transport::{CloseReason, ConnId};
@@ -14,6 +15,7 @@ use crate::transport::{CloseReason, ConnId};
 pub(super) enum Held {
     Eager(Kept),
     Rendezvous(Pending),
+    Offer(Offer),
 }
 
 impl Held {
@@ -21,6 +23,7 @@ impl Held {
         match self {
             Held::Eager(kept) => kept.len(),
             Held::Rendezvous(pending) => pending.len(),
+            Held::Offer(offer) => offer.len,
         }
     }
 }
@@ -33,6 +36,8 @@ pub(super) struct Conn {
     /// The peer's end; none before `attach`.
     pub(super) remote: Option<Remote>,
     pub(super) inbox: Inbox<Held>,
+    /// The peer can read our memory.
+    pub(super) reads_us: bool,
     /// The end is known and was told to the owner, who will close it.
     pub(super) broken: bool,
     pub(super) last_received: Time,
@@ -50,6 +55,8 @@ pub(super) struct Remote {
     pub(super) key: u64,
     /// Number of the next message.
     pub(super) seq: u64,
+    /// The peer's process, when its memory can be read.
+    pub(super) memory: Option<Peer>,
 }
 
 /// What is due on a connection.
@@ -67,6 +74,7 @@ impl Conn {
             key,
             remote: None,
             inbox: Inbox::default(),
+            reads_us: false,
             broken: false,
             last_received: Time(0),
             last_sent: Time(0),

@@ -7,8 +7,8 @@
 //! |---|---|---|
 //! | any | the next sequence number | violation |
 //! | PART, FRAME | the last frame announced all of its payload | violation |
-//! | PIECE | the last frame wants at least its bytes | violation |
-//! | PROBE, PING, PART | no data | violation |
+//! | PIECE, OFFER | the last frame wants at least its bytes | violation |
+//! | all but FRAME, PIECE | no data | violation |
 
 use std::collections::VecDeque;
 
@@ -93,12 +93,13 @@ impl<K> Inbox<K> {
             Message::Frame(header, end) => return self.begin(header, end, data),
             Message::Piece => return self.go_on(data),
             _ if data > 0 => return Err(Violation::Data(data)),
+            Message::Offer(offer) => return self.announce(offer.len),
             Message::Part(bytes) => {
                 self.check_between()?;
                 wire::part(&mut self.start, bytes)?;
             }
             Message::Probe => return Ok(Act::Probed),
-            Message::Ping => {}
+            Message::Ping | Message::Open | Message::Taken(_) => {}
         }
         Ok(Act::None)
     }

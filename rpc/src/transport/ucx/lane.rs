@@ -9,13 +9,15 @@ use ogive_ucx::{Completion, Context, Done, Mode, Progress, UcxError, Worker};
 use super::arrivals::{Arrivals, Pull, reason};
 use super::conn::{Due, Remote};
 use super::inbox::FrameNo;
+use super::offers::Offers;
 use super::open;
+use super::pull::{MARK_BYTES, Mark, PREFIX_BYTES, random_mark};
 use super::slab::Slab;
 use super::wire::{LANE_HEAD_BYTES, LaneHead, Message};
 use crate::frame::{HEADER_BYTES, Header};
 use crate::limits::{
     AM_HEADER_BYTES_MAX, BUFFER_RETRY, EAGER_BYTES_MAX, LANE_ADDRESS_BYTES_MAX, LANE_NAP,
-    PROGRESS_PER_POLL, SEND_QUEUE_BYTES_MAX, SPARE_HEADERS_MAX, TICK,
+    SEND_QUEUE_BYTES_MAX, SPARE_HEADERS_MAX, TICK,
 };
 use crate::transport::lane::{Lane, LaneConfig, LaneEvent, LaneVersion};
 use crate::transport::tcp::Timing;
@@ -33,6 +35,9 @@ pub(super) struct UcxLane {
     receives: Slab<(u64, FrameNo, usize)>,
     /// Arenas of the pool that were registered.
     arenas: usize,
+    /// What peers read to see whether they can read; at one place as long as the lane lives.
+    _mark: Box<[u8; MARK_BYTES]>,
+    offers: Offers,
     /// Header buffers for reuse.
     spare: Vec<Vec<u8>>,
     worker: Worker,
@@ -57,8 +62,12 @@ impl UcxLane {
             let address = worker.address()?;
             Ok((context, worker, address))
         };
-        let (_, worker, address) =
-            start().map_err(|error| format!("UCX does not start: {error}"))?;
+        let (_, worker, ucx) = start().map_err(|error| format!("UCX does not start: {error}"))?;
+        let value = Box::new(random_mark());
+        let mark = if path == Path::Shm { Mark::here(&value) } else { Mark::none() };
+        let mut address = Vec::with_capacity(PREFIX_BYTES + ucx.len());
+        mark.encode(&mut address);
+        address.extend_from_slice(&ucx);
         if address.len() > LANE_ADDRESS_BYTES_MAX {
             return Err(format!(
                 "UCX's address has {} bytes, at most {LANE_ADDRESS_BYTES_MAX} are sent; name one \
@@ -79,6 +88,8 @@ impl UcxLane {
             arrivals,
             receives,
             arenas: 0,
+            _mark: value,
+            offers: Offers::default(),
             spare,
             worker,
             address,
@@ -124,12 +135,7 @@ impl UcxLane {
             Ok(Progress::Later) => {
                 conn.queued(bytes, now);
                 self.under_way += 1;
-                let (queued, stalled) = (conn.queued_bytes, conn.stalled_since.is_some());
-                if queued > SEND_QUEUE_BYTES_MAX {
-                    self.arrivals.broken(key, CloseReason::Stalled(queued));
-                } else if stalled {
-                    self.next_tick = self.next_tick.min(now + self.timing.stalled_after);
-                }
+                self.watch_queue(key);
             }
             Err(error) => return self.arrivals.broken(key, reason(&error)),
         }
@@ -138,6 +144,7 @@ impl UcxLane {
 
     /// Begins the rendezvous that have a place now, and notes the operations that ended.
     fn attend(&mut self) {
+        self.settle_offers();
         while let Some(Pull { key, at, pending, into }) = self.arrivals.pulls.pop() {
             let token = self.receives.insert((key, at, into.len()));
             match self.worker.receive(pending, into, token) {
@@ -209,17 +216,62 @@ impl UcxLane {
             self.transmit(key, Message::Part(part), None);
             body = rest;
         }
-        let mut pieces = frame.payload.into_iter().filter(|buf| !buf.is_empty());
-        self.transmit(key, Message::Frame(header, body), pieces.next());
+        let reads_us = self.arrivals.conn(key).is_some_and(|conn| conn.reads_us);
+        let is_offered = |buf: &Buf| reads_us && buf.len() > EAGER_BYTES_MAX;
+        let mut pieces = frame.payload.into_iter().filter(|buf| !buf.is_empty()).peekable();
+        let first = pieces.next_if(|buf| !is_offered(buf));
+        self.transmit(key, Message::Frame(header, body), first);
         for piece in pieces {
-            self.transmit(key, Message::Piece, Some(piece));
+            match is_offered(&piece) {
+                true => self.offer(key, piece),
+                false => self.transmit(key, Message::Piece, Some(piece)),
+            }
         }
         self.arrivals.stats.frames_sent += 1;
     }
 
+    /// Has the peer read a piece of a payload where it lies.
+    fn offer(&mut self, key: u64, piece: Buf) {
+        let (bytes, now) = (piece.len(), self.arrivals.now);
+        let Some(conn) = self.arrivals.conn(key) else { return };
+        conn.queued(bytes, now);
+        let offer = self.offers.make(key, piece);
+        self.transmit(key, Message::Offer(offer), None);
+        self.watch_queue(key);
+    }
+
+    /// A connection has more under way: too much of it ends it, now or in a while.
+    fn watch_queue(&mut self, key: u64) {
+        let Some(conn) = self.arrivals.conn(key) else { return };
+        let (queued, stalled) = (conn.queued_bytes, conn.stalled_since.is_some());
+        if queued > SEND_QUEUE_BYTES_MAX {
+            self.arrivals.broken(key, CloseReason::Stalled(queued));
+        } else if stalled {
+            let at = self.arrivals.now + self.timing.stalled_after;
+            self.next_tick = self.next_tick.min(at);
+        }
+    }
+
+    /// Answers the offers that were read, and lets go of those of ours that were.
+    fn settle_offers(&mut self) {
+        while let Some((key, token)) = self.arrivals.taken.pop() {
+            self.transmit(key, Message::Taken(token), None);
+        }
+        while let Some((key, token)) = self.arrivals.returned.pop() {
+            match (self.offers.taken(key, token), self.arrivals.conn(key)) {
+                (Some(bytes), Some(conn)) => conn.unqueued(bytes),
+                (Some(_), None) => {}
+                (None, _) => {
+                    let text = format!("token {token} was never offered");
+                    self.arrivals.broken(key, CloseReason::Protocol(text));
+                }
+            }
+        }
+    }
+
     fn tick(&mut self) {
         let now = self.arrivals.now;
-        let mut next = Time::NEVER;
+        let mut next = self.offers.tick(now);
         for place in 0..self.arrivals.places.len() {
             let Some(conn) = self.arrivals.places[place].as_deref() else { continue };
             let key = conn.key;
@@ -256,7 +308,9 @@ impl Lane for UcxLane {
 
     fn attach(&mut self, conn: ConnId, address: &[u8], key: u64, now: Time) -> Result<(), String> {
         self.arrivals.now = self.arrivals.now.max(now);
-        let endpoint = self.worker.connect(address).map_err(|error| error.to_string())?;
+        let (mark, ucx) = Mark::decode(address).ok_or("the address of the lane is too short")?;
+        let endpoint = self.worker.connect(ucx).map_err(|error| error.to_string())?;
+        let memory = if self.path == Path::Shm { mark.try_read() } else { None };
         let Some(&ours) = self.arrivals.by_conn.get(&conn) else {
             return Err("the connection is not open".into());
         };
@@ -264,9 +318,12 @@ impl Lane for UcxLane {
         let now = self.arrivals.now;
         let end = self.arrivals.conn(ours).ok_or("the connection is broken")?;
         assert!(end.remote.is_none(), "{conn:?} attached twice");
-        end.remote = Some(Remote { endpoint, key, seq: 0 });
+        end.remote = Some(Remote { endpoint, key, seq: 0, memory });
         (end.last_received, end.last_sent) = (now, now);
         self.next_tick = self.next_tick.min(now + TICK);
+        if memory.is_some() {
+            self.transmit(ours, Message::Open, None);
+        }
         Ok(())
     }
 
@@ -285,22 +342,22 @@ impl Lane for UcxLane {
     }
 
     fn close(&mut self, conn: ConnId) {
-        self.arrivals.close(conn);
+        let Some(key) = self.arrivals.close(conn) else { return };
+        let until = self.arrivals.now + 2 * self.timing.silent_after;
+        self.offers.closed(key, until);
+        self.next_tick = self.next_tick.min(until);
     }
 
     fn poll(&mut self, now: Time, events: &mut Vec<LaneEvent>) -> bool {
         self.arrivals.now = self.arrivals.now.max(now);
         self.register();
-        let mut progress = false;
-        for _ in 0..PROGRESS_PER_POLL {
-            if !self.worker.progress(&mut self.arrivals) {
-                break;
-            }
-            progress = true;
-            self.attend();
-        }
+        // One call takes a burst; another one would only delay what it brought.
+        let mut progress = self.worker.progress(&mut self.arrivals);
         if self.arrivals.waiting > 0 {
             self.arrivals.resume();
+            progress = true;
+        }
+        if progress {
             self.attend();
         }
         if self.arrivals.now >= self.next_tick {

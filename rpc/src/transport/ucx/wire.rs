@@ -15,16 +15,20 @@
 //! | 1 | PROBE | | |
 //! | 2 | PING | | |
 //! | 3 | PART | bytes of the next frame's body | |
-//! | 4 | FRAME | header of a frame ([`crate::frame`]), last bytes of its body | first piece of its payload |
+//! | 4 | FRAME | a frame's header ([`crate::frame`]), last bytes of its body | first piece of its payload |
 //! | 5 | PIECE | | next piece of the last frame's payload |
+//! | 6 | OPEN | | |
+//! | 7 | OFFER | address 8, length 8, token 8: the next piece lies in the sender's memory | |
+//! | 8 | TAKEN | token 8: the piece was read | |
 //!
 //! A body that fits goes with its frame; what of it does not fit is sent before, as PARTs. A
 //! payload that lies in several buffers is sent in as many pieces, so that none is gathered into one
 //! place first. Messages are worked off in the order of their numbers, and a number out of order
 //! ends the connection: it means that the lane lost, repeated or overtook something.
 
+use super::pull::Offer;
 use crate::frame::{FrameError, HEADER_BYTES, Header, Phase};
-use crate::limits::BODY_BYTES_MAX;
+use crate::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 
 /// Bytes of a message's header before the part that depends on its kind.
 pub const LANE_HEAD_BYTES: usize = 24;
@@ -34,6 +38,9 @@ const PING: u8 = 2;
 const PART: u8 = 3;
 const FRAME: u8 = 4;
 const PIECE: u8 = 5;
+const OPEN: u8 = 6;
+const OFFER: u8 = 7;
+const TAKEN: u8 = 8;
 
 /// What a message is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +55,12 @@ pub enum Message<'a> {
     Frame(Header, &'a [u8]),
     /// The next bytes of the last frame's payload.
     Piece,
+    /// The sender can read the receiver's memory, and may be offered payloads there.
+    Open,
+    /// The next bytes of the last frame's payload, to be read.
+    Offer(Offer),
+    /// What was offered under this token was read.
+    Taken(u64),
 }
 
 /// The header of a message, checked.
@@ -76,6 +89,12 @@ pub enum WireError {
     /// A rest where none belongs.
     #[error("kind {0} with {1} bytes too many")]
     Long(u8, usize),
+    /// A rest of the wrong length.
+    #[error("kind {0} with {1} bytes")]
+    Rest(u8, usize),
+    /// An offer of nothing, or of more than a payload may have.
+    #[error("offer of {0} bytes")]
+    Offer(u64),
     /// The frame in it is malformed.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -98,6 +117,9 @@ impl<'a> LaneHead<'a> {
             Message::Part(_) => PART,
             Message::Frame(..) => FRAME,
             Message::Piece => PIECE,
+            Message::Open => OPEN,
+            Message::Offer(_) => OFFER,
+            Message::Taken(_) => TAKEN,
         };
         out.extend_from_slice(&self.key.to_le_bytes());
         out.extend_from_slice(&self.seq.to_le_bytes());
@@ -108,7 +130,13 @@ impl<'a> LaneHead<'a> {
                 out.extend_from_slice(&header.encode());
                 out.extend_from_slice(body);
             }
-            Message::Probe | Message::Ping | Message::Piece => {}
+            Message::Offer(offer) => {
+                for word in [offer.at, offer.len as u64, offer.token] {
+                    out.extend_from_slice(&word.to_le_bytes());
+                }
+            }
+            Message::Taken(token) => out.extend_from_slice(&token.to_le_bytes()),
+            Message::Probe | Message::Ping | Message::Piece | Message::Open => {}
         }
     }
 
@@ -128,9 +156,12 @@ impl<'a> LaneHead<'a> {
             PIECE => Message::Piece,
             PART => Message::Part(rest),
             FRAME => frame(rest)?,
+            OPEN => Message::Open,
+            OFFER => offer(rest)?,
+            TAKEN => Message::Taken(words(rest, kind).map(|[token]| token)?),
             _ => return Err(WireError::Kind(kind)),
         };
-        let bare = matches!(message, Message::Probe | Message::Ping | Message::Piece);
+        let bare = matches!(kind, PROBE | PING | PIECE | OPEN);
         if bare && !rest.is_empty() {
             return Err(WireError::Long(kind, rest.len()));
         }
@@ -145,6 +176,23 @@ fn frame(rest: &[u8]) -> Result<Message<'_>, WireError> {
     let header = Header::decode(header)?;
     header.check(Phase::Established)?;
     Ok(Message::Frame(header, body))
+}
+
+fn offer(rest: &[u8]) -> Result<Message<'_>, WireError> {
+    let [at, len, token] = words(rest, OFFER)?;
+    if len == 0 || len > PAYLOAD_BYTES_MAX as u64 {
+        return Err(WireError::Offer(len));
+    }
+    Ok(Message::Offer(Offer { at, len: len as usize, token }))
+}
+
+/// A rest that consists of numbers.
+fn words<const N: usize>(rest: &[u8], kind: u8) -> Result<[u64; N], WireError> {
+    if rest.len() != 8 * N {
+        return Err(WireError::Rest(kind, rest.len()));
+    }
+    let word = |i: usize| u64::from_le_bytes(rest[8 * i..8 * i + 8].try_into().expect("8 bytes"));
+    Ok(std::array::from_fn(word))
 }
 
 /// Puts the body of a frame together; `start` holds what PARTs brought, and is left empty.
@@ -200,6 +248,9 @@ mod tests {
             Message::Part(b"some"),
             Message::Frame(header, b"end"),
             Message::Piece,
+            Message::Open,
+            Message::Offer(Offer { at: 1 << 40, len: 4096, token: 3 }),
+            Message::Taken(3),
         ];
         for message in all {
             let head = LaneHead { key: u64::MAX, seq: 7, message };
@@ -222,6 +273,15 @@ mod tests {
         assert_eq!(with(20, 1), Some(WireError::Reserved));
         let long = [ping.as_slice(), b"x"].concat();
         assert_eq!(LaneHead::decode(&long), Err(WireError::Long(PING, 1)));
+        let offer = |len| LaneHead {
+            key: 1,
+            seq: 2,
+            message: Message::Offer(Offer { at: 0, len, token: 0 }),
+        };
+        assert_eq!(LaneHead::decode(&bytes(&offer(0))), Err(WireError::Offer(0)));
+        assert!(LaneHead::decode(&bytes(&offer(PAYLOAD_BYTES_MAX + 1))).is_err());
+        let taken = bytes(&LaneHead { key: 1, seq: 2, message: Message::Taken(1) });
+        assert_eq!(LaneHead::decode(&taken[..31]), Err(WireError::Rest(TAKEN, 7)));
         let hello = Header::new(crate::frame::KIND_HELLO, b"", 0);
         let late = bytes(&LaneHead { key: 1, seq: 2, message: Message::Frame(hello, b"") });
         assert_eq!(LaneHead::decode(&late), Err(FrameError::OutOfTurn(0).into()));
