@@ -5,9 +5,9 @@
 //! `rpc/design/0004-lanes.md`). So the lane does it: the sender says where the payload lies and
 //! keeps it there, the receiver has the kernel copy it, once, from buffer to buffer, and says so.
 //!
-//! Whether one process may read another is for the kernel to say (user, `ptrace_scope`, seccomp). Each
-//! end tries when it learns of the other, by reading a mark whose value the address tells; if the
-//! mark cannot be read, the sender never hears that it may offer, and UCX moves the payloads.
+//! Whether one process may read another is for the kernel to say (user, `ptrace_scope`, seccomp).
+//! Each end tries when it learns of the other, by reading a mark whose value the address tells; if
+//! the mark cannot be read, the sender never hears that it may offer, and UCX moves the payloads.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -95,8 +95,8 @@ impl Peer {
     pub(super) fn read(&self, at: u64, into: &mut [u8]) -> io::Result<()> {
         let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
         let remote = libc::iovec { iov_base: at as *mut libc::c_void, iov_len: into.len() };
-        // SAFETY: the kernel writes to `into` alone, which is ours for the time of the call; what it
-        // reads is not memory of this process, and an address that is none is an error.
+        // SAFETY: the kernel writes to `into` alone, which is ours for the time of the call; what
+        // it reads is the peer's, and an address where nothing lies is an error.
         let n = unsafe {
             libc::process_vm_readv(self.pid, &raw const local, 1, &raw const remote, 1, 0)
         };

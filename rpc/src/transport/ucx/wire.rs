@@ -15,16 +15,17 @@
 //! | 1 | PROBE | | |
 //! | 2 | PING | | |
 //! | 3 | PART | bytes of the next frame's body | |
-//! | 4 | FRAME | a frame's header ([`crate::frame`]), last bytes of its body | first piece of its payload |
+//! | 4 | FRAME | a frame's header, last bytes of its body | first piece of its payload |
 //! | 5 | PIECE | | next piece of the last frame's payload |
 //! | 6 | OPEN | | |
 //! | 7 | OFFER | address 8, length 8, token 8: the next piece lies in the sender's memory | |
 //! | 8 | TAKEN | token 8: the piece was read | |
 //!
-//! A body that fits goes with its frame; what of it does not fit is sent before, as PARTs. A
-//! payload that lies in several buffers is sent in as many pieces, so that none is gathered into one
-//! place first. Messages are worked off in the order of their numbers, and a number out of order
-//! ends the connection: it means that the lane lost, repeated or overtook something.
+//! A body that fits goes with its frame ([`crate::frame`]); what of it does not fit is sent before,
+//! as PARTs. A payload that lies in several buffers is sent in as many pieces, so that none is
+//! gathered into one place first. Messages are worked off in the order of their numbers, and a
+//! number out of order ends the connection: it means that the lane lost, repeated or overtook
+//! something.
 
 use super::pull::Offer;
 use crate::frame::{FrameError, HEADER_BYTES, Header, Phase};
