@@ -81,9 +81,7 @@ impl Handler for Heard {
 
 impl Peer {
     fn new() -> Result<Peer, UcxError> {
-        let config = Config::new()
-            .set("TLS", "posix,cma,self")
-            .set("POSIX_ERROR_HANDLING", "y");
+        let config = Config::new().set("TLS", "posix,cma,self").set("POSIX_ERROR_HANDLING", "y");
         let worker = Worker::new(&Context::new(&config, 2)?)?;
         worker.receive_messages(AM)?;
         let pool = Pool::new(32 << 20);

@@ -51,18 +51,20 @@ pub(super) struct UcxLane {
     next_tick: Time,
 }
 
+/// A worker for the path, and its address. The worker keeps the context.
+fn start(path: Path, endpoints: usize) -> Result<(Worker, Vec<u8>), UcxError> {
+    let context = Context::new(&open::config(path), endpoints)?;
+    let worker = Worker::new(&context)?;
+    worker.receive_messages(AM_ID)?;
+    let address = worker.address()?;
+    Ok((worker, address))
+}
+
 impl UcxLane {
     /// Starts UCX for a path; the error says what it lacks.
     pub(super) fn new(path: Path, config: &LaneConfig) -> Result<UcxLane, String> {
-        let endpoints = config.connections_max;
-        let start = || -> Result<(Context, Worker, Vec<u8>), UcxError> {
-            let context = Context::new(&open::config(path), endpoints)?;
-            let worker = Worker::new(&context)?;
-            worker.receive_messages(AM_ID)?;
-            let address = worker.address()?;
-            Ok((context, worker, address))
-        };
-        let (_, worker, ucx) = start().map_err(|error| format!("UCX does not start: {error}"))?;
+        let (worker, ucx) = start(path, config.connections_max)
+            .map_err(|error| format!("UCX does not start: {error}"))?;
         let value = Box::new(random_mark());
         let mark = if path == Path::Shm { Mark::here(&value) } else { Mark::none() };
         let mut address = Vec::with_capacity(PREFIX_BYTES + ucx.len());
@@ -78,25 +80,20 @@ impl UcxLane {
         let header_room = worker.max_am_header().min(AM_HEADER_BYTES_MAX);
         let body_room = header_room.checked_sub(LANE_HEAD_BYTES + HEADER_BYTES);
         let body_room = body_room.filter(|&room| room > 0).ok_or("UCX's headers are too short")?;
-        let arrivals = Arrivals::new(config.pool.clone());
-        let timing = config.timing;
-        let next_tick = Time::NEVER;
-        let receives = Slab::default();
-        let spare = Vec::new();
         Ok(UcxLane {
             path,
-            arrivals,
-            receives,
+            arrivals: Arrivals::new(config.pool.clone()),
+            receives: Slab::default(),
             arenas: 0,
             _mark: value,
             offers: Offers::default(),
-            spare,
+            spare: Vec::new(),
             worker,
             address,
-            timing,
+            timing: config.timing,
             body_room,
             under_way: 0,
-            next_tick,
+            next_tick: Time::NEVER,
         })
     }
 
