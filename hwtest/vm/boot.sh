@@ -51,9 +51,9 @@ cp "$here/setup.sh" "$control/"
     echo
 } >"$control/command"
 
-# The guest's clock counts instructions, 4 ns each, and idle time as it passes. So a loaded host makes
+# The guest's clock counts instructions, 2 ns each, and idle time as it passes. So a loaded host makes
 # the run longer, and no timeout in the guest ever expires for that. It takes one processor.
-args=(-accel "tcg,thread=single,tb-size=512" -icount "shift=2,sleep=on" -smp 1 -m 4096
+args=(-accel "tcg,thread=single,tb-size=512" -icount "shift=1,sleep=on" -smp 1 -m 4096
     -machine "q35,hpet=off" -cpu "max,la57=off" -nodefaults -no-user-config -no-reboot
     -display none -monitor none -nic none
     -serial "file:$run/console" -device virtio-rng-pci

@@ -71,14 +71,14 @@ start_cluster() {
 
 write_image() {
     head -c $((IMAGE_MIB << 20)) /dev/urandom >"$dir/image"
-    nbdcopy --flush "$dir/image" "$(uri copy)" || fail "nbdcopy in"
+    timeout $LATE nbdcopy --flush "$dir/image" "$(uri copy)" || fail "nbdcopy in"
     say "wrote $IMAGE_MIB MiB"
 }
 
 # Copies the image out of the volume and compares.
 compare() {
-    nbdcopy "$(uri copy)" - | cmp - "$dir/image" ||
-        fail "what was read $1 is not what was written"
+    timeout $LATE nbdcopy "$(uri copy)" - | cmp - "$dir/image" ||
+        fail "what was read $1 is not what was written, or never came"
     say "read back $1: the same"
 }
 
@@ -86,7 +86,7 @@ compare() {
 exercise() {
     write_image
     compare "at once"
-    spawn load "$OGIVE_BIN" bench volume --verify --reads 50 --depth 8 --seconds "$LOAD_SECONDS" \
+    spawn load timeout $LATE "$OGIVE_BIN" bench volume --verify --reads 50 --depth 8 --seconds "$LOAD_SECONDS" \
         --range 8MiB "$(uri load)"
     sleep $((LOAD_SECONDS / 4))
     kill -9 "${pids[chunkserver-3]}"

@@ -15,8 +15,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 : "${OGIVE_BIN:?the binary}"
 export OGIVE_TRANSPORT=${OGIVE_TRANSPORT:-rdma}
 IMAGE_MIB=8 LOAD_SECONDS=4
-# In the guest's time. Nothing here should take long; what takes that long never comes.
-SOON=30
+# In the guest's time. Nothing here should take long: a state that takes so long never comes, nor does
+# I/O that takes twice that.
+SOON=30 LATE=60
 
 say() { echo "  $*"; }
 
@@ -32,6 +33,7 @@ eventually() {
         [ $SECONDS -lt $deadline ] || fail "never came: $what"
         sleep 0.5
     done
+    say "$what after $((SECONDS + SOON - deadline)) s"
 }
 
 # shellcheck source=hwtest/vm/cluster.sh
@@ -148,7 +150,11 @@ run() {
     if [ $code = 0 ]; then
         echo "part $part: ok in $((SECONDS - begin)) s"
     else
-        tail -n 15 "/run/test/$part"/*.log
+        for log in "/run/test/$part"/*.log; do
+            echo "--- $(basename "$log"), lines on paths and the last ones"
+            grep -E 'path=|Assert' "$log" | tail -n 8
+            tail -n 25 "$log"
+        done
         echo "part $part: FAILED in $((SECONDS - begin)) s"
     fi
     return $code
