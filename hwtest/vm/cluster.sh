@@ -38,7 +38,7 @@ start_chunkserver() {
 }
 
 start_gateway() {
-    UCX_NET_DEVICES=rxe$GATEWAY:1 spawn gateway "${wrapper[@]}" "$OGIVE_BIN" nbd --volume copy \
+    UCX_NET_DEVICES=${UCX_NET_DEVICES:-rxe$GATEWAY:1} spawn gateway "${wrapper[@]}" "$OGIVE_BIN" nbd --volume copy \
         --volume load --socket "$dir/nbd" --buffers 64MiB
     eventually "socket of the gateway" test -S "$dir/nbd"
 }
