@@ -9,6 +9,9 @@
 //! | `sleep` | arming and waking, between threads |
 //! | `processes` | two processes, one of them killed |
 //! | `settings` | wrong and overridden configuration |
+//!
+//! Every test ends with a look at what is alive. Under a leak checker, also for UCX's own memory:
+//! `valgrind --leak-check=full --errors-for-leak-kinds=definite target/debug/deps/ucx-* memory::`
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // They start threads and processes.
 
 mod close;
