@@ -140,6 +140,9 @@ pub const SPARE_HEADERS_MAX: usize = 64;
 /// While UCX has operations under way it is looked at again after this even if nothing wakes us: a
 /// sender whose peer's queue was full is not told when it no longer is.
 pub const LANE_NAP: Duration = Duration::from_millis(1);
+/// Attempts to connect over RDMA that UCX has not given up, at which a warning is logged. Each peer
+/// is tried again after 30 s at the earliest, so that many peers are out of reach at once.
+pub const LEAVING_MAX: usize = 64;
 /// Memory that must be lockable for RDMA: the pool's first arenas, and UCX's own buffers.
 pub const RDMA_MEMLOCK_MIN: u64 = 64 << 20;
 

@@ -154,6 +154,11 @@ impl NetTransport {
 
     /// Both HELLOs are done.
     fn greeted(&mut self, id: ConnId, peer: Hello, inbound: bool, events: &mut Vec<Event>) {
+        if self.tcp.peer_addr(id).is_none() && !self.own.offers.is_empty() {
+            // It ended in the same poll, and what it offered is not known any more: there is
+            // nothing to agree on, and TCP must not be what a demanded path becomes.
+            return;
+        }
         let announced = self.announced.remove(&id).unwrap_or([true; LANE_PATHS.len()]);
         let theirs = self.tcp.offers(id).to_vec();
         let addr = self.tcp.peer_addr(id);

@@ -7,7 +7,7 @@ use ogive_buf::{PartMut, Pool};
 use ogive_types::Time;
 use ogive_ucx::{Completion, Data, EndpointId, Handler, Pending, UcxError};
 
-use super::conn::{Conn, Held};
+use super::conn::{Conn, Held, Remote};
 use super::inbox::{Act, FrameNo, Violation};
 use super::pull::Offer;
 use super::wire::{self, LaneHead, Message};
@@ -101,9 +101,9 @@ impl Arrivals {
         key
     }
 
-    /// Forgets a connection; its key. What it has under way ends by itself, and its endpoint in the
-    /// background.
-    pub(super) fn close(&mut self, id: ConnId) -> Option<u64> {
+    /// Forgets a connection; its key, and the way to the peer if it had one. What it has under way
+    /// ends by itself.
+    pub(super) fn close(&mut self, id: ConnId) -> Option<(u64, Option<Remote>)> {
         let key = self.by_conn.remove(&id)?;
         let place = (key & PLACE_MASK) as usize;
         let conn = self.places[place].take().expect("by_conn names connections");
@@ -114,7 +114,7 @@ impl Arrivals {
         if let Some(remote) = &conn.remote {
             self.by_endpoint.remove(&remote.endpoint.id());
         }
-        Some(key)
+        Some((key, conn.remote))
     }
 
     /// The connection with a key, unless its end is known.

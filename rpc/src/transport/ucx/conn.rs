@@ -55,6 +55,8 @@ pub(super) struct Remote {
     pub(super) key: u64,
     /// Number of the next message.
     pub(super) seq: u64,
+    /// The endpoint is connected for good, and may be closed.
+    pub(super) settled: bool,
     /// The peer's process, when its memory can be read.
     pub(super) memory: Option<Peer>,
 }

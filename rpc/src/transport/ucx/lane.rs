@@ -1,5 +1,6 @@
 //! The connections of one owner over one UCX worker.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::RawFd;
 
 use ogive_buf::Buf;
@@ -9,6 +10,7 @@ use ogive_ucx::{Completion, Context, Done, Mode, Progress, UcxError, Worker};
 use super::arrivals::{Arrivals, Pull, reason};
 use super::conn::{Due, Remote};
 use super::inbox::FrameNo;
+use super::leaving::Leaving;
 use super::offers::Offers;
 use super::open;
 use super::pull::{MARK_BYTES, Mark, PREFIX_BYTES, random_mark};
@@ -38,9 +40,10 @@ pub(super) struct UcxLane {
     /// What peers read to see whether they can read; at one place as long as the lane lives.
     _mark: Box<[u8; MARK_BYTES]>,
     offers: Offers,
+    leaving: Leaving,
     /// Header buffers for reuse.
     spare: Vec<Vec<u8>>,
-    worker: Worker,
+    worker: ManuallyDrop<Worker>,
     address: Vec<u8>,
     timing: Timing,
     /// Bytes of a body that a message's header has room for.
@@ -87,8 +90,9 @@ impl UcxLane {
             arenas: 0,
             _mark: value,
             offers: Offers::default(),
+            leaving: Leaving::default(),
             spare: Vec::new(),
-            worker,
+            worker: ManuallyDrop::new(worker),
             address,
             timing: config.timing,
             body_room,
@@ -166,12 +170,25 @@ impl UcxLane {
                     drop(into);
                     self.received(token, result);
                 }
-                Done::Put { .. } | Done::Got { .. } | Done::Flushed => {
+                Done::Flushed => self.flushed(token, result),
+                Done::Put { .. } | Done::Got { .. } => {
                     unreachable!("a lane only sends and receives")
                 }
             }
         }
         self.arrivals.ended = ended;
+    }
+
+    /// The first flush of an endpoint ended: it is connected, or never will be.
+    fn flushed(&mut self, key: u64, result: Result<(), UcxError>) {
+        self.leaving.flushed(key);
+        let Some(conn) = self.arrivals.conn(key) else { return };
+        if let Some(remote) = &mut conn.remote {
+            remote.settled = true;
+        }
+        if let Err(error) = result {
+            self.arrivals.broken(key, reason(&error));
+        }
     }
 
     fn sent(&mut self, key: u64, bytes: usize, result: Result<(), UcxError>) {
@@ -268,6 +285,7 @@ impl UcxLane {
 
     fn tick(&mut self) {
         let now = self.arrivals.now;
+        self.leaving.tick();
         let mut next = self.offers.tick(now);
         for place in 0..self.arrivals.places.len() {
             let Some(conn) = self.arrivals.places[place].as_deref() else { continue };
@@ -282,6 +300,20 @@ impl UcxLane {
             }
         }
         self.next_tick = if next == Time::NEVER { next } else { next.max(now + TICK) };
+    }
+}
+
+impl Drop for UcxLane {
+    fn drop(&mut self) {
+        let open: Vec<ConnId> = self.arrivals.by_conn.keys().copied().collect();
+        open.into_iter().for_each(|conn| self.close(conn));
+        if self.leaving.is_empty() {
+            // SAFETY: dropped here, once, and not used after.
+            unsafe { ManuallyDrop::drop(&mut self.worker) };
+        } else {
+            // UCX cannot be ended before its endpoints. The process is about to end, which does it.
+            std::mem::take(&mut self.leaving).forget();
+        }
     }
 }
 
@@ -315,7 +347,14 @@ impl Lane for UcxLane {
         let now = self.arrivals.now;
         let end = self.arrivals.conn(ours).ok_or("the connection is broken")?;
         assert!(end.remote.is_none(), "{conn:?} attached twice");
-        end.remote = Some(Remote { endpoint, key, seq: 0, memory });
+        // Over RDMA UCX needs messages of its own to connect, and must not be disturbed meanwhile.
+        let flush = match self.path {
+            Path::Rdma => endpoint.flush(ours).map_err(|error| error.to_string())?,
+            _ => Progress::Now(()),
+        };
+        let settled = flush == Progress::Now(());
+        self.under_way += usize::from(!settled);
+        end.remote = Some(Remote { endpoint, key, seq: 0, settled, memory });
         (end.last_received, end.last_sent) = (now, now);
         self.next_tick = self.next_tick.min(now + TICK);
         if memory.is_some() {
@@ -339,7 +378,10 @@ impl Lane for UcxLane {
     }
 
     fn close(&mut self, conn: ConnId) {
-        let Some(key) = self.arrivals.close(conn) else { return };
+        let Some((key, remote)) = self.arrivals.close(conn) else { return };
+        if let Some(remote) = remote {
+            self.leaving.leave(key, remote);
+        }
         let until = self.arrivals.now + 2 * self.timing.silent_after;
         self.offers.closed(key, until);
         self.next_tick = self.next_tick.min(until);

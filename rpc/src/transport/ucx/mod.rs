@@ -6,6 +6,7 @@
 //! | `lane` | the connections of one owner over one worker; the trait [`Lane`](super::lane::Lane) |
 //! | `conn` | one connection: its endpoint, time-outs, what is under way |
 //! | `arrivals` | what UCX calls back with, between two polls |
+//! | `leaving` | endpoints that cannot be closed yet |
 //! | `offers` | payloads of ours that others read |
 //! | `pull` | payloads read out of the memory of another process |
 //! | `inbox` | messages into frames, in order |
@@ -21,6 +22,7 @@ mod arrivals;
 mod conn;
 mod inbox;
 mod lane;
+mod leaving;
 mod offers;
 mod open;
 pub mod pull;
