@@ -26,10 +26,7 @@ pub(super) fn config(path: Path) -> Config {
     let all: &[(&str, &str)] = match path {
         // `rc` brings its own way (ud) to make connections. The check of destination GIDs drops
         // every datagram of devices whose GIDs are IPv4 addresses in UCX 1.13 (soft-RoCE).
-        // An attempt that finds nobody ends after the time-out of that way, 5 minutes otherwise.
-        Path::Rdma => {
-            &[("TLS", "rc,self"), ("UD_VERBS_ETH_DGID_CHECK", "n"), ("UD_VERBS_TIMEOUT", "30s")]
-        }
+        Path::Rdma => &[("TLS", "rc,self"), ("UD_VERBS_ETH_DGID_CHECK", "n")],
         // Peer failure has to be asked for on shared memory.
         _ => &[("TLS", "posix,cma,self"), ("POSIX_ERROR_HANDLING", "y")],
     };
