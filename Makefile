@@ -14,7 +14,7 @@ OGIVE_STRESS ?= 1000000
 SECONDS_SIM ?= 30
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-rdma lint bench stress sim clean unit doctest process-tests \
+.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim clean unit doctest process-tests \
         release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
@@ -33,6 +33,9 @@ test: ## Installs the tests' tools and runs all tests
 	@.ci/jobs tools unit doctest build sim-smoke crash interop-nbd fs-on-volume cluster command-line
 
 test-rdma: ## Tests over RDMA (soft-RoCE) in a virtual machine; installs what that needs
+	@.ci/jobs rdma rdma-more
+
+test-rdma-short: ## The quicker half of test-rdma, which .ci/run takes
 	@.ci/jobs rdma
 
 lint: ## Format, clippy, tidy tests, dependency checks
