@@ -10,7 +10,7 @@
 //! | at a batch whose data is not what its record says, after the mark | | torn with its data: dropped from there on |
 //! | (the same, before the mark) | | rot of data: kept, and found by reads |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use ogive_buf::{BufMut, Pool};
@@ -138,11 +138,7 @@ impl Recovery<'_> {
         let found = self.superblock()?;
         let (mut replicas, mut at_end, pages) = self.directory(&found)?;
         let end = self.replay(&found, &mut replicas, &mut at_end)?;
-        for (id, upto) in at_end {
-            if let Some(replica) = replicas.get_mut(&id) {
-                apply_upto(replica, id, upto)?;
-            }
-        }
+        let hints = apply_at_end(&mut replicas, at_end)?;
         for replica in replicas.values_mut() {
             drop_applied(replica);
             replica.persisted = replica.last().index;
@@ -188,6 +184,7 @@ impl Recovery<'_> {
             slots,
             log,
             checkpoint,
+            hints,
             log_reserve,
         };
         Ok(Store::assemble(parts))
@@ -519,6 +516,24 @@ fn replay_entry(
     }
     replica.entries.push_back(entry);
     Ok(())
+}
+
+/// Applies what the checkpoint knew to be applied, as far as the log did not say so. The log does not
+/// know of these yet, and must before records that replay in another way with them: a Reset drops
+/// the entries that were not applied. They are returned.
+fn apply_at_end(
+    replicas: &mut Replicas,
+    at_end: BTreeMap<CopysetId, Index>,
+) -> Result<BTreeSet<CopysetId>, OpenError> {
+    let mut hints = BTreeSet::new();
+    for (id, upto) in at_end {
+        let Some(replica) = replicas.get_mut(&id) else { continue };
+        if replica.applied.index < upto {
+            hints.insert(id);
+        }
+        apply_upto(replica, id, upto)?;
+    }
+    Ok(hints)
 }
 
 fn apply_upto(replica: &mut Replica, id: CopysetId, upto: Index) -> Result<(), OpenError> {

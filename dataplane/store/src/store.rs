@@ -164,6 +164,7 @@ pub(crate) struct Parts {
     pub(crate) slots: Allocator,
     pub(crate) log: LogWriter,
     pub(crate) checkpoint: Checkpoint,
+    pub(crate) hints: BTreeSet<CopysetId>,
     pub(crate) log_reserve: BufMut,
 }
 
@@ -183,7 +184,7 @@ impl Store {
             log: parts.log,
             reads: Reads::default(),
             checkpoint: parts.checkpoint,
-            hints: BTreeSet::new(),
+            hints: parts.hints,
             ops: Slab::default(),
             out: Vec::new(),
             events: VecDeque::new(),
