@@ -518,9 +518,9 @@ fn replay_entry(
     Ok(())
 }
 
-/// Applies what the checkpoint knew to be applied, as far as the log did not say so. The log does not
-/// know of these yet, and must before records that replay in another way with them: a Reset drops
-/// the entries that were not applied. They are returned.
+/// Applies what the checkpoint knew to be applied, as far as the log did not say so. The log does
+/// not know of these copysets yet, which are returned, and must before records that replay in
+/// another way with them: a Reset drops the entries that were not applied.
 fn apply_at_end(
     replicas: &mut Replicas,
     at_end: BTreeMap<CopysetId, Index>,
