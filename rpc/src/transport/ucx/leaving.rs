@@ -1,9 +1,9 @@
 //! Endpoints of closed connections that cannot be closed yet.
 //!
-//! UCX 1.13 aborts the process when an endpoint over RDMA is closed while its request to connect is
-//! under way (`ucp_request.c`: "got REQ message"): a peer that packets do not reach would end us. So
-//! such an endpoint is kept until its first flush has ended, which is when it is connected, or until
-//! it failed, which UCX tells when the peer has not answered for long.
+//! UCX 1.13 aborts the process when an endpoint over RDMA is closed while its request to connect
+//! is under way (`ucp_request.c`: "got REQ message"): a peer that packets do not reach would end
+//! us. So such an endpoint is kept until its first flush has ended, which is when it is connected,
+//! or until it failed, which UCX tells when the peer has not answered for long.
 
 use super::conn::Remote;
 use crate::limits::LEAVING_MAX;
