@@ -216,6 +216,13 @@ fn paths_are_announced_and_counted() {
         cluster.export("v", 64 * MIB);
         let load = common::Meter::start(cluster.load("v"));
         load.wait(2000);
+        // Counters come with heartbeats.
+        eventually("the counters of the chunkservers", || {
+            let status = cluster.json(&["status"]);
+            let received = |p: &Value| p["bytes_received"].as_u64() > Some(1 << 20);
+            let counted = |c: &Value| c["paths"].as_array().unwrap().iter().any(received);
+            status["chunkservers"].as_array().unwrap().iter().all(counted)
+        });
         let scheme =
             |c: &Value| c["endpoints"][0].as_str().unwrap().split(':').next().map(str::to_owned);
         let status = cluster.json(&["status"]);
