@@ -17,13 +17,13 @@ pub use error::ApiError;
 pub use refusal::Refusal;
 
 /// Messages and services generated from `proto/ogive.proto`.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all)] // generated code
 pub mod pb {
     tonic::include_proto!("ogive.v1");
 }
 
 /// Messages and services generated from `proto/raft.proto`; between metadata servers only.
-#[allow(missing_docs, clippy::all)]
+#[allow(missing_docs, clippy::all)] // generated code
 pub mod raft_pb {
     tonic::include_proto!("ogive.internal.v1");
 }
