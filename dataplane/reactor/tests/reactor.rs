@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Counter, Random, Seen, config, eventually};
+use common::random::Random;
+use common::{Counter, Seen, config, eventually};
 use ogive_buf::{ARENA_BYTES, Pool};
 use ogive_reactor::queue::{Receiver, channel};
 use ogive_reactor::{Disk, PollMode, ReactorError, Work, pause_point, spawn, spawn_background};

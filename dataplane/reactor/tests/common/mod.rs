@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod random;
+
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -88,18 +90,6 @@ impl Work for Counter {
 /// An unpinned reactor's configuration.
 pub fn config(name: &str, mode: PollMode) -> ReactorConfig {
     ReactorConfig { name: name.into(), core: None, mode }
-}
-
-/// Xorshift: enough randomness for intervals.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
 }
 
 /// Waits until `done`, for a minute at most: long enough for any machine, short enough for a hang.

@@ -10,6 +10,7 @@
 
 mod board;
 mod driver;
+#[path = "../common/random.rs"]
 mod random;
 mod sleeper;
 
