@@ -149,7 +149,13 @@ fn fio_verifies_across_a_kill() {
     let uri = format!("--uri={}", cluster.uri(1, "v"));
     let fio = std::thread::spawn(move || {
         let job = ["--name=kill", "--ioengine=nbd", "--rw=randwrite", "--bs=4k", "--iodepth=16"];
-        let check = ["--size=48m", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1"];
+        let check = [
+            "--size=48m",
+            "--verify=crc32c",
+            "--verify_fatal=1",
+            "--do_verify=1",
+            "--verify_state_save=0",
+        ];
         tool("fio", &[&job[..], &check[..], &[&uri]].concat())
     });
     // Until fio has written something; how far it got does not matter.

@@ -107,7 +107,13 @@ fn fio_verifies_mixed_sizes() {
     let uri = format!("--uri={}", cluster.uri(1, "v"));
     let job = ["--name=mixed", "--ioengine=nbd", "--rw=randwrite", "--bsrange=512-64k"];
     let more = ["--bs_unaligned", "--iodepth=8", "--size=48m", "--io_size=24m", "--norandommap=0"];
-    let check = ["--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--verify_backlog=256"];
+    let check = [
+        "--verify=crc32c",
+        "--verify_fatal=1",
+        "--do_verify=1",
+        "--verify_backlog=256",
+        "--verify_state_save=0",
+    ];
     let said = tool("fio", &[&job[..], &more[..], &check[..], &[&uri]].concat());
     assert!(said.contains("err= 0"), "{said}");
 }
