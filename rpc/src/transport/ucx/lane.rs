@@ -338,23 +338,25 @@ impl Lane for UcxLane {
     fn attach(&mut self, conn: ConnId, address: &[u8], key: u64, now: Time) -> Result<(), String> {
         self.arrivals.now = self.arrivals.now.max(now);
         let (mark, ucx) = Mark::decode(address).ok_or("the address of the lane is too short")?;
-        let endpoint = self.worker.connect(ucx).map_err(|error| error.to_string())?;
-        let memory = if self.path == Path::Shm { mark.try_read() } else { None };
-        let Some(&ours) = self.arrivals.by_conn.get(&conn) else {
-            return Err("the connection is not open".into());
-        };
-        self.arrivals.by_endpoint.insert(endpoint.id(), ours);
+        let &ours = self.arrivals.by_conn.get(&conn).ok_or("the connection is not open")?;
         let now = self.arrivals.now;
         let end = self.arrivals.conn(ours).ok_or("the connection is broken")?;
         assert!(end.remote.is_none(), "{conn:?} attached twice");
+        let endpoint = self.worker.connect(ucx).map_err(|error| error.to_string())?;
+        let id = endpoint.id();
+        let memory = if self.path == Path::Shm { mark.try_read() } else { None };
         // Over RDMA UCX needs messages of its own to connect, and must not be disturbed meanwhile.
         let flush = match self.path {
-            Path::Rdma => endpoint.flush(ours).map_err(|error| error.to_string())?,
-            _ => Progress::Now(()),
+            Path::Rdma => endpoint.flush(ours),
+            _ => Ok(Progress::Now(())),
         };
-        let settled = flush == Progress::Now(());
-        self.under_way += usize::from(!settled);
+        let settled = flush == Ok(Progress::Now(()));
+        // From here on closing the connection takes care of the endpoint.
         end.remote = Some(Remote { endpoint, key, seq: 0, settled, memory });
+        self.arrivals.by_endpoint.insert(id, ours);
+        let begun = flush.map_err(|error| error.to_string())?;
+        self.under_way += usize::from(begun == Progress::Later);
+        let end = self.arrivals.conn(ours).ok_or("the connection is broken")?;
         (end.last_received, end.last_sent) = (now, now);
         self.next_tick = self.next_tick.min(now + TICK);
         if memory.is_some() {
@@ -392,9 +394,11 @@ impl Lane for UcxLane {
         self.register();
         // One call takes a burst; another one would only delay what it brought.
         let mut progress = self.worker.progress(&mut self.arrivals);
-        if self.arrivals.waiting > 0 {
+        let waiting = self.arrivals.waiting;
+        if waiting > 0 {
             self.arrivals.resume();
-            progress = true;
+            // Data that still wait are no work: the owner may sleep until they are tried again.
+            progress |= self.arrivals.waiting < waiting;
         }
         if progress {
             self.attend();
