@@ -53,7 +53,7 @@ struct Served {
 }
 
 /// Serves a flooding process and a trickle until the trickle is done. Requests are held, with their
-/// buffers, until `held_max` of them wait.
+/// buffers, until `held_max` of them wait, or until the pool has none left and so nothing comes.
 fn serve(pool_bytes: usize, trickle_bytes: usize, held_max: usize) -> Served {
     let mut server = End::start(TcpConfig { pool: Pool::new(pool_bytes), ..server_config() });
     let mut client = End::start(client_config());
@@ -75,7 +75,8 @@ fn serve(pool_bytes: usize, trickle_bytes: usize, held_max: usize) -> Served {
         let idle = !server.turn();
         held.extend(server.received());
         served.most_held = served.most_held.max(held.len());
-        while held.len() > held_max || idle && !held.is_empty() {
+        let starved = idle && server.pool.alloc(FLOOD_BYTES).is_none();
+        while held.len() > held_max || starved && !held.is_empty() {
             let (conn, frame) = held.pop_front().expect("not empty");
             served.flood += u64::from(conn != inn);
             server.send(conn, frame.id, true, None);

@@ -140,13 +140,6 @@ fn one_busy_connection_does_not_starve_another() {
 
 #[test]
 fn the_wake_descriptor_tells_of_everything() {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let readable = |end: &End| {
-        // SAFETY: the transport that owns the descriptor outlives this call.
-        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(end.tcp.wake_fd()) };
-        let wait = Timespec { tv_sec: 5, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&wait)).unwrap() == 1
-    };
     let (mut server, mut client) = (End::server(), End::client());
     let now = Time(1);
     let out = client.tcp.connect(&server.endpoint(), now);
