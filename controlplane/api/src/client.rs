@@ -210,14 +210,17 @@ impl MdsClient {
         self.call(request, async |mut s: Stub, q| s.detach_volume(q).await).await.map(|_| ())
     }
 
-    /// The copysets of segments `from ..`; `count` 0 for as many as the server gives.
+    /// The copysets of segments `from ..`; `count` 0 for as many as the server gives. With the
+    /// epoch of an attachment, refused when there is a newer one.
     pub async fn get_segments(
         &self,
         volume: VolumeId,
         from: u32,
         count: u32,
+        epoch: Option<Epoch>,
     ) -> Result<Segments, ApiError> {
-        let request = pb::GetSegmentsRequest { volume: volume.0, from, count };
+        let epoch = epoch.map_or(0, |e| e.0);
+        let request = pb::GetSegmentsRequest { volume: volume.0, from, count, epoch };
         let r = self.call(request, async |mut s: Stub, q| s.get_segments(q).await).await?;
         let segments: Result<_, _> = r.segments.into_iter().map(convert::segment).collect();
         Ok(Segments { segments: segments?, looked_at: r.looked_at })

@@ -68,7 +68,7 @@ fn copyset(cluster: &LocalCluster) -> anyhow::Result<CopysetId> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mds = cluster.mds()?;
     let volume = runtime.block_on(mds.get_volume(VOLUME))?;
-    let found = runtime.block_on(mds.get_segments(volume.id, 0, 1))?;
+    let found = runtime.block_on(mds.get_segments(volume.id, 0, 1, None))?;
     let segment = found.segments.get(&0).context("the volume has no space yet")?;
     let chunk = ChunkId { volume: volume.id, number: 0 };
     Ok(segment[copyset_slot(chunk, segment.len())])

@@ -234,13 +234,16 @@ async fn segments_are_allocated_once_by_the_newest_holder_only() {
     let copysets = client.allocate_segment(v, 2, a.session, a.epoch).await.unwrap();
     assert_eq!(copysets.len(), 6);
     assert_eq!(client.allocate_segment(v, 2, a.session, a.epoch).await.unwrap(), copysets);
-    let found = client.get_segments(v, 0, 0).await.unwrap();
+    let found = client.get_segments(v, 0, 0, Some(a.epoch)).await.unwrap();
     assert_eq!(found.segments.into_iter().collect::<Vec<_>>(), [(2, copysets.clone())]);
     let beyond = client.allocate_segment(v, 4, a.session, a.epoch).await;
     assert_eq!(refusal(beyond), Refusal::Invalid);
     let b = client.attach_volume("v", "two", true).await.unwrap();
     let stale = client.allocate_segment(v, 3, a.session, a.epoch).await;
     assert_eq!(refusal(stale), Refusal::StaleEpoch);
+    client.allocate_segment(v, 3, b.session, b.epoch).await.unwrap();
+    let look = client.get_segments(v, 3, 1, Some(a.epoch)).await;
+    assert_eq!(refusal(look), Refusal::StaleEpoch, "it would write where nobody refuses it");
     let thief = client.allocate_segment(v, 3, SessionId(999), b.epoch).await;
     assert_eq!(refusal(thief), Refusal::SessionGone);
     let gone = client.allocate_segment(VolumeId(99), 0, b.session, b.epoch).await;

@@ -115,6 +115,8 @@ pub(crate) struct World {
     pub(crate) stalled: BTreeSet<ShardAddr>,
     pub(crate) down: BTreeSet<ShardAddr>,
     pub(crate) corrupt_reads: u32,
+    /// Writes stay in the log of their leader, not committed.
+    pub(crate) no_quorum: bool,
     pub(crate) answer: Option<IoError>,
     pub(crate) epoch: Epoch,
     pub(crate) session_lost: u32,
@@ -160,6 +162,7 @@ impl World {
             stalled: BTreeSet::new(),
             down: BTreeSet::new(),
             corrupt_reads: 0,
+            no_quorum: false,
             answer: None,
             epoch: EPOCH,
             session_lost: 0,
@@ -360,12 +363,18 @@ impl World {
         if let IoOp::Write { sums, .. } = &request.op {
             assert_eq!(*sums, block_sums(&payload), "checksums of the writer");
         }
+        if matches!(request.op, IoOp::Read { settled: true, .. }) {
+            // It waits until all before it is committed; then that may as well be now.
+            while !self.groups[&request.copyset].log.is_empty() {
+                self.commit_one(request.copyset);
+            }
+        }
         let group = self.groups.get_mut(&request.copyset).unwrap();
         match request.op {
             IoOp::Write { .. } | IoOp::Trim { .. } => {
                 group.log.push_back(Logged { op: request.op, payload, conn, id: frame.id });
             }
-            IoOp::Read { chunk, range } => {
+            IoOp::Read { chunk, range, .. } => {
                 let block = |b| group.blocks.get(&(chunk.number, b)).cloned();
                 let data: Vec<u8> =
                     range.iter().flat_map(|b| block(b).unwrap_or(vec![0; BLOCK_BYTES])).collect();
@@ -412,6 +421,9 @@ impl World {
     }
 
     fn commit_any(&mut self) {
+        if self.no_quorum {
+            return;
+        }
         let copyset = CopysetId(1 + self.dice.roll(2) as u32);
         self.commit_one(copyset);
     }

@@ -156,7 +156,8 @@ impl Op {
     fn plan_reads(&mut self, plan: &Plan<'_>, bytes: Range<u64>) {
         let len = bytes.end - bytes.start;
         for span in plan.layout.split(plan.volume, bytes.start, len, MAX_IO_BYTES as u64) {
-            let what = What::Read(self.slots.len() as u32);
+            let (slot, settled) = (self.slots.len() as u32, self.stage == Stage::Edges);
+            let what = What::Read { slot, settled };
             self.slots.push(Vec::new());
             let at = bytes.start + span.at;
             self.pending.push_back(PartSpec { at, chunk: span.chunk, range: span.range, what });

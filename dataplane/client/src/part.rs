@@ -14,8 +14,8 @@ pub(crate) type PartKey = Key<Part>;
 /// What a part is to do.
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    /// Read, into this slot of the operation.
-    Read(u32),
+    /// Read, into this slot of the operation; `settled` where a part of it will be written back.
+    Read { slot: u32, settled: bool },
     /// Write these bytes.
     Write(Vec<Buf>, Vec<BlockSum>),
     /// Free the blocks.
@@ -94,7 +94,9 @@ impl Part {
     pub(crate) fn request(&self) -> (IoOp, Vec<Buf>) {
         let (chunk, range) = (self.spec.chunk, self.spec.range);
         match &self.spec.what {
-            What::Read(_) => (IoOp::Read { chunk, range }, Vec::new()),
+            What::Read { settled, .. } => {
+                (IoOp::Read { chunk, range, settled: *settled }, Vec::new())
+            }
             What::Write(data, sums) => {
                 (IoOp::Write { chunk, range, sums: sums.clone() }, data.clone())
             }

@@ -7,7 +7,9 @@
 //! | unallocated | told: not allocated | unallocated (an answer to an earlier question) |
 //! | allocated | anything | allocated: segments are never taken from an attached volume |
 //!
-//! An attachment is exclusive, so that nobody else allocates a segment behind this cache.
+//! An attachment is exclusive, so that nobody else allocates a segment behind this cache. One that
+//! was taken over may read zeroes from it until it hears of that, at the latest with its next sign
+//! of life; it never gets to know space that a newer one was given.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,9 @@
 //! Tests of the whole client against the small cluster of `harness`.
 
-use ogive_types::message::{IoError, IoOp};
-use ogive_types::{CHUNK_BYTES, CopysetId, Epoch, Layout, SEGMENT_BYTES, SegmentId, Term, Time};
+use ogive_types::message::{IoError, IoOp, IoRequest};
+use ogive_types::{
+    CHUNK_BYTES, CopysetId, Epoch, Layout, SEGMENT_BYTES, SegmentId, ShardAddr, Term, Time,
+};
 
 use crate::harness::{Dice, Faults, Mutant, VOLUME, World, shard};
 use crate::{VolumeError, VolumeOp, VolumeOutput};
@@ -222,6 +224,33 @@ fn a_timeout_fails_the_operation_and_fences_what_was_sent() {
 }
 
 #[test]
+fn a_part_write_does_not_take_back_what_timed_out_before_it() {
+    for seed in 1..10 {
+        let mut w = World::new(seed, Layout::default(), Some(5_000));
+        write(&mut w, 1, 0, &[1; 4096]);
+        w.finish([1]);
+        w.no_quorum = true;
+        let asked = w.requests.len();
+        write(&mut w, 2, 0, &[2; 4096]);
+        w.finish([2]);
+        assert_eq!(w.done[&2].as_ref().unwrap_err(), &VolumeError::TimedOut);
+        let written = |(_, r): &(ShardAddr, IoRequest)| matches!(r.op, IoOp::Write { .. });
+        assert!(w.requests[asked..].iter().any(written), "it is in the log of its leader");
+        write(&mut w, 3, 100, &[3; 50]);
+        // The rest of the block is read before the write of 2 is committed, and written after it.
+        let asked = w.requests.len();
+        while !w.requests[asked..].iter().any(written) {
+            w.step();
+        }
+        w.no_quorum = false;
+        w.finish([3]);
+        let mut expected = [2; 4096];
+        expected[100..150].fill(3);
+        assert!(read(&mut w, 4, 0, 4096) == expected, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_refused_segment_fails_those_who_wait_for_it() {
     let mut w = world();
     write(&mut w, 1, 0, &[1; 4096]);
@@ -233,6 +262,11 @@ fn a_refused_segment_fails_those_who_wait_for_it() {
     write(&mut w, 2, 0, &[2; 4096]);
     w.finish([2]);
     assert!(w.done[&2].is_ok(), "asked again");
+    let segment = SegmentId { number: 1, ..segment };
+    write(&mut w, 3, SEGMENT_BYTES, &[1; 4096]);
+    w.client.on_segment_failed(segment, VolumeError::Fenced, w.now);
+    w.effects();
+    assert_eq!((w.done[&3].as_ref().unwrap_err(), w.session_lost), (&VolumeError::Fenced, 1));
 }
 
 /// The bytes of two windows of the volume: for each, the values that a read may give.

@@ -127,7 +127,7 @@ impl Shard {
     fn read_ready(&mut self, id: CopysetId, token: Token, commit: Index, out: &mut Vec<Effect>) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if let Some(read) = group.reads.iter_mut().find(|r| r.token == token) {
-            read.after = Some(commit.max(read.fence));
+            read.after = Some(commit.max(read.floor));
         }
         let applied = self.store.applied(id).index;
         for read in group.readable(applied) {

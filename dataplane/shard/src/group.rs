@@ -37,17 +37,17 @@ pub(crate) struct WaitingRead {
     pub(crate) chunk: ChunkId,
     pub(crate) range: BlockRange,
     pub(crate) query: Query,
-    /// The entry that makes the reader's epoch known, while it is not applied. Served sooner, the
-    /// read could be followed by a write of an older epoch, should this leader be lost with the
-    /// entry.
-    pub(crate) fence: Index,
+    /// What it must see besides all that was committed: the entry that makes the reader's epoch
+    /// known, while it is not applied (served sooner, the read could be followed by a write of an
+    /// older epoch, should this leader be lost with the entry); for a settled read, the whole log.
+    pub(crate) floor: Index,
     /// What must be applied first; `None` while the lease is in doubt.
     pub(crate) after: Option<Index>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Query {
-    Data,
+    Data { settled: bool },
     Map,
 }
 

@@ -81,10 +81,10 @@ impl Shard {
                 self.stats.trims += 1;
                 self.propose(copyset, Op::Trim { chunk, range }, None, Some(token), now)
             }
-            IoOp::Read { chunk, range } => {
+            IoOp::Read { chunk, range, settled } => {
                 self.stats.reads += 1;
                 self.stats.bytes_read += range.bytes() as u64;
-                self.read(copyset, token, (chunk, range), Query::Data, now, out)
+                self.read(copyset, token, (chunk, range), Query::Data { settled }, now, out)
             }
             IoOp::Map { chunk, range } => {
                 self.read(copyset, token, (chunk, range), Query::Map, now, out)
@@ -177,10 +177,14 @@ impl Shard {
             return Err(IoError::Busy);
         }
         let fence = group.fences.get(&chunk.volume).map(|f| f.1).unwrap_or_default();
-        let mut read = WaitingRead { token, chunk, range, query, fence, after: None };
+        let floor = match query {
+            Query::Data { settled: true } => group.core.last().index,
+            _ => fence,
+        };
+        let mut read = WaitingRead { token, chunk, range, query, floor, after: None };
         match group.core.read_state(now) {
             Ok(state) => {
-                let after = state.commit.max(fence);
+                let after = state.commit.max(floor);
                 if self.store.applied(copyset).index >= after {
                     self.serve_read(copyset, read, out);
                 } else {
@@ -210,7 +214,7 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         match read.query {
-            Query::Data => self.store.read(read.token.0, copyset, read.chunk, read.range),
+            Query::Data { .. } => self.store.read(read.token.0, copyset, read.chunk, read.range),
             Query::Map => {
                 let mapped = self.store.mapped(copyset, read.chunk, read.range);
                 self.calls.answer(read.token, encode(&IoReply::Map(mapped)), Vec::new(), out);

@@ -279,10 +279,12 @@ impl Control {
         allocate: bool,
     ) -> Result<Option<Vec<CopysetId>>, ApiError> {
         let SegmentId { volume, number } = segment;
-        if allocate && let Some((session, epoch)) = self.session(volume) {
+        let attached = self.session(volume);
+        if allocate && let Some((session, epoch)) = attached {
             return self.mds.allocate_segment(volume, number, session, epoch).await.map(Some);
         }
-        let found = self.mds.get_segments(volume, number, 1).await?;
+        let epoch = attached.map(|(_, epoch)| epoch);
+        let found = self.mds.get_segments(volume, number, 1, epoch).await?;
         Ok(found.segments.get(&number).cloned())
     }
 

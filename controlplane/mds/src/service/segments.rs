@@ -3,7 +3,7 @@
 use ogive_api::pb;
 use ogive_api::types::Health;
 use ogive_meta::command::AllocateSegment;
-use ogive_meta::{Command, Reply};
+use ogive_meta::{Command, MetaError, Reply};
 use ogive_types::{CopysetId, Epoch, SessionId, VolumeId};
 use tonic::Status;
 
@@ -29,6 +29,11 @@ pub(super) async fn get_segments(
     let range = r.from..r.from.saturating_add(looked_at);
     let segments = node.read(|m| {
         let volume = m.volume(VolumeId(r.volume))?;
+        // An older attachment must not learn of space that a newer one was given: no shard there
+        // has heard of the newer one until it comes, and would let the older one write.
+        if r.epoch != 0 && Epoch(r.epoch) != volume.epoch {
+            return Err(MetaError::StaleEpoch { had: Epoch(r.epoch), now: volume.epoch });
+        }
         Ok(volume.segments.range(range).map(|(n, copysets)| segment(*n, copysets)).collect())
     });
     Ok(pb::GetSegmentsReply { segments: segments.map_err(refusal)?, looked_at })

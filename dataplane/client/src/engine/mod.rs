@@ -153,10 +153,14 @@ impl Client {
     }
 
     /// Answers [`ClientEffect::NeedSegment`] when the metadata servers refuse for good: the
-    /// operations that wait for the segment fail.
+    /// operations that wait for the segment fail; with [`VolumeError::Fenced`], which says that
+    /// there is a newer attachment, the session is lost.
     pub fn on_segment_failed(&mut self, segment: SegmentId, error: VolumeError, now: Time) {
         if segment.volume != self.spec.volume {
             return;
+        }
+        if error == VolumeError::Fenced {
+            return self.lose_session(LostReason::Expired);
         }
         for part in self.segments.failed(segment.number) {
             if let Some(op) = self.parts.get(part).map(|p| p.op) {

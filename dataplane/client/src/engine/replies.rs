@@ -105,7 +105,7 @@ impl Client {
         let range = part.spec.range;
         let outcome = match (&part.spec.what, reply) {
             (_, IoReply::Failed(error)) => return self.on_part_error(key, sent, error, now),
-            (What::Read(_), IoReply::Data(sums)) => match check_data(range, &sums, payload) {
+            (What::Read { .. }, IoReply::Data(sums)) => match check_data(range, &sums, payload) {
                 Ok(data) => Ok(Outcome::Data(vec![data])),
                 Err(BadData::Sums) => return self.on_bad_sums(key, now),
                 Err(BadData::Shape) => Err(()),
@@ -194,7 +194,7 @@ impl Client {
         let part = self.parts.get(key).expect("dispatched");
         let range = part.spec.range;
         let outcome = match part.spec.what {
-            What::Read(_) => Outcome::Data(chain::zeroes(&self.zero, range.bytes())),
+            What::Read { .. } => Outcome::Data(chain::zeroes(&self.zero, range.bytes())),
             What::Map => Outcome::Map(vec![Mapped { range, mapped: false }]),
             What::Trim => Outcome::Done,
             What::Write(..) => unreachable!("writes wait for their segment"),
@@ -206,7 +206,7 @@ impl Client {
         let part = self.drop_part(key).expect("finished once");
         let Some(op) = self.ops.get_mut(part.op) else { return };
         match (part.spec.what, outcome) {
-            (What::Read(slot), Outcome::Data(data)) => op.slots[slot as usize] = data,
+            (What::Read { slot, .. }, Outcome::Data(data)) => op.slots[slot as usize] = data,
             (What::Map, Outcome::Map(map)) => op.runs.extend(map.iter().map(|m| Run {
                 at: part.spec.at
                     + (m.range.start() - part.spec.range.start()) as u64 * BLOCK_BYTES as u64,

@@ -31,6 +31,7 @@ struct Flight {
     count: u64,
     start: u64,
     reads: bool,
+    zeroes: bool,
 }
 
 pub(crate) struct SimClient {
@@ -200,7 +201,7 @@ impl World {
         let token = sim.next_token;
         sim.next_token += 1;
         let reads = matches!(op, VolumeOp::Read { .. });
-        sim.flights.insert(token, Flight { write, first, count, start: now, reads });
+        sim.flights.insert(token, Flight { write, first, count, start: now, reads, zeroes });
         let local = sim.clock.local(now);
         self.trace(|_| match &op {
             VolumeOp::Write { .. } => {
@@ -278,9 +279,13 @@ impl World {
             Question::Topology => sim.client.on_topology(self.topology.clone(), local),
             Question::Segment(segment, allocate) => {
                 let volume = self.volumes.get_mut(&sim.volume).expect("a known volume");
-                volume.allocated |= allocate;
-                let all = self.topology.copysets.keys().copied().collect::<Vec<CopysetId>>();
-                sim.client.on_segment(segment, volume.allocated.then_some(all), local);
+                if sim.epoch == volume.epoch {
+                    volume.allocated |= allocate;
+                    let all = self.topology.copysets.keys().copied().collect::<Vec<CopysetId>>();
+                    sim.client.on_segment(segment, volume.allocated.then_some(all), local);
+                } else {
+                    sim.client.on_segment_failed(segment, VolumeError::Fenced, local);
+                }
             }
         }
         self.client_acts(id);
@@ -291,7 +296,11 @@ impl World {
         let Some(flight) = sim.flights.remove(&token) else {
             return self.fail(format!("client {id} completes op {token} which is not in flight"));
         };
-        let (volume, epoch, sees_all) = (sim.volume, sim.epoch, sim.sees_all);
+        let (volume, epoch) = (sim.volume, sim.epoch);
+        // Where it knows no space it answers by itself, and may not know that it was taken over:
+        // zeroes that it wrote or read then say nothing about the disk.
+        let blind = !sim.sees_all && epoch != self.volumes[&volume].epoch;
+        let alone = if flight.write.is_some() { flight.zeroes && blind } else { !sim.sees_all };
         self.trace(|_| match &result {
             Ok(VolumeOutput::Data(_)) => format!("client {id} op {token}: data"),
             other => format!("client {id} op {token}: {other:?}"),
@@ -299,11 +308,11 @@ impl World {
         self.report.ops += 1;
         self.note(token);
         self.report.ops_failed += u64::from(result.is_err());
-        if result.is_ok() && (sees_all || flight.write.is_some()) && flight.count > 0 {
+        if result.is_ok() && !alone && flight.count > 0 {
             self.served(volume, epoch, &flight);
         }
-        self.end_write(volume, flight.write, result.is_ok());
-        if let (Ok(VolumeOutput::Data(bufs)), true) = (&result, flight.reads) {
+        self.end_write(volume, flight.write, result.is_ok() && !alone);
+        if let (Ok(VolumeOutput::Data(bufs)), true) = (&result, flight.reads && !blind) {
             self.check_data(volume, &flight, bufs);
         }
         if matches!(result, Err(VolumeError::Io(_) | VolumeError::OutOfRange { .. })) {

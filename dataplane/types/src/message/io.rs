@@ -45,6 +45,9 @@ pub enum IoOp {
         chunk: ChunkId,
         /// Its blocks.
         range: BlockRange,
+        /// Show every write that the leader took before, also those that are not committed yet. For
+        /// a reader that will write back a part of what it reads: nothing older may come between.
+        settled: bool,
     },
     /// Write the payload, whose blocks have the checksums `sums`.
     Write {
@@ -75,7 +78,7 @@ impl IoOp {
     /// The chunk and blocks concerned.
     pub fn place(&self) -> (ChunkId, BlockRange) {
         match *self {
-            IoOp::Read { chunk, range }
+            IoOp::Read { chunk, range, .. }
             | IoOp::Write { chunk, range, .. }
             | IoOp::Trim { chunk, range }
             | IoOp::Map { chunk, range } => (chunk, range),
