@@ -12,9 +12,11 @@ ARGS ?=
 OGIVE_STRESS ?= 1000000
 # Seconds of `make sim`.
 SECONDS_SIM ?= 30
+# Seconds of `make crash`.
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim clean unit doctest process-tests \
+.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash clean unit doctest process-tests \
         release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
@@ -30,7 +32,7 @@ build: ## Builds the release binary, with all paths that this system has
 	$(CARGO) build --release --bin ogive $$(.ci/features)
 
 test: ## Installs the tests' tools and runs all tests
-	@.ci/jobs tools unit doctest build sim-smoke crash interop-nbd fs-on-volume cluster command-line
+	@.ci/jobs tools unit doctest build sim-smoke crash-points crash interop-nbd fs-on-volume cluster command-line
 
 test-rdma: ## Tests over RDMA (soft-RoCE) in a virtual machine; installs what that needs
 	@.ci/jobs rdma rdma-more
@@ -49,6 +51,9 @@ stress: ## A million sleeps of a reactor, none of them overslept (OGIVE_STRESS=N
 
 sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
 	$(CARGO) run --release -q -p ogive-sim --bin ogive-sim -- --seconds $(SECONDS_SIM) $(ARGS)
+
+crash: ## Power cuts and damage, fresh ones for SECONDS seconds, on stores alone
+	$(CARGO) run --release -q -p ogive-crash --bin ogive-crash -- --seconds $(SECONDS) $(ARGS)
 
 clean: ## Removes what was built
 	$(CARGO) clean

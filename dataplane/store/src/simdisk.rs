@@ -12,8 +12,18 @@
 //! exactly the writes that had ended when it was submitted. Without a volatile cache
 //! ([`SimDisk::set_volatile_cache`]) a write is durable when it ends. Nothing depends on clocks,
 //! addresses in memory or the order of a hash table: equal calls give equal disks.
+//!
+//! | file | content |
+//! |---|---|
+//! | `faults.rs` | what goes wrong, asked for or drawn |
+//! | `tape.rs` | records a disk's life, and gives every medium that a power cut could leave |
+//! | `image.rs` | such a medium |
+//! | `pages.rs` | sparse memory, shared between copies |
 
+mod faults;
+mod image;
 mod pages;
+mod tape;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,7 +33,12 @@ use ogive_buf::Buf;
 
 use crate::io::{DiskDone, DiskError, DiskOp, OpId, RegionIo};
 
+use self::faults::Faults;
 use self::pages::Pages;
+
+pub use self::faults::{Fault, FaultCounts, FaultRates};
+pub use self::image::Image;
+pub use self::tape::{InAir, Player, Tape, TapeEvent};
 
 /// A source of numbers: uniform below its argument, which is never zero.
 pub type Draw<'a> = dyn FnMut(u64) -> u64 + 'a;
@@ -41,6 +56,8 @@ pub struct DiskCounters {
     pub write_bytes: u64,
     /// Flushes that ended well.
     pub flushes: u64,
+    /// What went wrong, by kind.
+    pub faults: FaultCounts,
 }
 
 /// The disk.
@@ -59,6 +76,7 @@ pub struct SimDisk {
     pending: Vec<Pending>,
     faults: Faults,
     counters: DiskCounters,
+    tape: Option<Tape>,
 }
 
 /// A write in the cache.
@@ -75,15 +93,10 @@ struct Pending {
     op: DiskOp,
     /// Writes with a lower number had ended when this was submitted.
     after: u64,
-}
-
-#[derive(Debug, Default)]
-struct Faults {
-    bad: Vec<Range<u64>>,
-    writes_to_fail: u64,
-    flushes_to_fail: u64,
-    misdirect_to: Option<u64>,
-    full: bool,
+    /// Its number on the tape, of a write; of a flush, the ends on the tape when it was submitted.
+    on_tape: usize,
+    /// Operations that still overtake it.
+    overtakers: u64,
 }
 
 impl SimDisk {
@@ -103,6 +116,7 @@ impl SimDisk {
             pending: Vec::new(),
             faults: Faults::default(),
             counters: DiskCounters::default(),
+            tape: None,
         }
     }
 
@@ -143,7 +157,16 @@ impl SimDisk {
             assert!(whole && bytes > 0, "not whole sectors: {op:?}");
             assert!(addr.checked_add(bytes).is_some_and(|end| end <= self.len), "outside: {op:?}");
         }
-        self.pending.push(Pending { op, after: self.next_end });
+        let on_tape = match (&mut self.tape, &op) {
+            (Some(tape), DiskOp::Write { addr, bufs, .. }) => tape.write(*addr, &joined(bufs)),
+            (Some(tape), _) => tape.ends,
+            (None, _) => 0,
+        };
+        let overtakers = self.faults.overtakers();
+        if overtakers > 0 {
+            self.counters.faults.count(Fault::Slow);
+        }
+        self.pending.push(Pending { op, after: self.next_end, on_tape, overtakers });
     }
 
     /// Operations that have not ended.
@@ -151,13 +174,22 @@ impl SimDisk {
         self.pending.len()
     }
 
-    /// Ends one of the pending operations, drawn with `rng`; `None` when there is none.
+    /// Ends one of the pending operations, drawn with `rng`; `None` when there is none. Slow ones
+    /// are passed by as long as others are there.
     pub fn complete_next(&mut self, rng: &mut Draw<'_>) -> Option<DiskDone> {
-        let count = self.pending.len() as u64;
+        let ready = |pending: &&Pending| pending.overtakers == 0;
+        let count = self.pending.iter().filter(ready).count() as u64;
         if count == 0 {
-            return None;
+            self.pending.iter_mut().for_each(|slow| slow.overtakers = 0);
+            return if self.pending.is_empty() { None } else { self.complete_next(rng) };
         }
-        let pending = self.pending.remove(rng(count) as usize);
+        let nth = rng(count) as usize;
+        let mut ready = self.pending.iter().enumerate().filter(|(_, p)| p.overtakers == 0);
+        let (at, _) = ready.nth(nth).expect("drawn below their number");
+        let pending = self.pending.remove(at);
+        for slow in &mut self.pending {
+            slow.overtakers = slow.overtakers.saturating_sub(1);
+        }
         Some(self.end(pending, rng))
     }
 
@@ -228,6 +260,39 @@ impl SimDisk {
         self.faults.misdirect_to = Some(to);
     }
 
+    /// The next `count` writes end well and are never done: they are damage, which no power cut
+    /// explains.
+    pub fn lose_writes(&mut self, count: u64) {
+        self.faults.writes_to_lose = count;
+    }
+
+    /// From now on faults happen by chance, besides those that are asked for.
+    pub fn set_fault_rates(&mut self, rates: FaultRates) {
+        self.faults.rates = rates;
+    }
+
+    /// Records from now on what happens; nothing may be in flight or in the cache.
+    pub fn start_tape(&mut self) {
+        self.make_durable(self.next_end);
+        assert!(self.pending.is_empty(), "a tape starts when nothing is in flight");
+        self.tape = Some(Tape::new(self));
+    }
+
+    /// Whether what happens is recorded.
+    pub fn has_tape(&self) -> bool {
+        self.tape.is_some()
+    }
+
+    /// Things recorded so far.
+    pub fn tape_len(&self) -> usize {
+        self.tape.as_ref().map_or(0, |tape| tape.events.len())
+    }
+
+    /// Ends the recording, if there is one.
+    pub fn take_tape(&mut self) -> Option<Tape> {
+        self.tape.take()
+    }
+
     /// While `full`, writes fail with [`DiskError::Full`] and change nothing.
     pub fn set_full(&mut self, full: bool) {
         self.faults.full = full;
@@ -242,32 +307,53 @@ impl SimDisk {
         let id = pending.op.id();
         let result = match pending.op {
             DiskOp::Write { addr, bufs, .. } => {
-                self.end_write(addr, joined(&bufs), rng).map(|()| None)
+                let done = self.end_write(addr, joined(&bufs), rng).map(|()| None);
+                if let Some(tape) = &mut self.tape {
+                    tape.ended(pending.on_tape);
+                }
+                done
             }
             DiskOp::Read { addr, mut buf, .. } => self.end_read(addr, &mut buf).map(|()| Some(buf)),
-            DiskOp::Flush { .. } => self.end_flush(pending.after).map(|()| None),
+            DiskOp::Flush { .. } => {
+                if let Some(tape) = &mut self.tape {
+                    tape.flushed(pending.on_tape);
+                }
+                self.end_flush(pending.after).map(|()| None)
+            }
         };
         DiskDone { id, result }
     }
 
-    fn end_write(&mut self, addr: u64, data: Vec<u8>, rng: &mut Draw<'_>) -> Result<(), DiskError> {
-        if self.faults.full {
-            return Err(DiskError::Full);
-        }
-        let bytes = data.len() as u64;
-        if self.faults.writes_to_fail > 0 {
-            self.faults.writes_to_fail -= 1;
-            for (addr, data) in sectors_kept(self.sector, addr, &data, rng) {
-                self.store(addr, data.to_vec());
+    fn end_write(
+        &mut self,
+        addr: u64,
+        mut data: Vec<u8>,
+        rng: &mut Draw<'_>,
+    ) -> Result<(), DiskError> {
+        assert!(self.tape.is_none() || !self.faults.any(), "a tape knows no faults");
+        let (bytes, mut to) = (data.len() as u64, addr);
+        let fault = self.faults.of_write();
+        fault.iter().for_each(|&fault| self.counters.faults.count(fault));
+        match fault {
+            Some(Fault::Full) => return Err(DiskError::Full),
+            Some(Fault::WriteError) => {
+                for (addr, data) in sectors_kept(self.sector, addr, &data, rng) {
+                    self.store(addr, data.to_vec());
+                }
+                return Err(DiskError::Io(libc::EIO));
             }
-            return Err(DiskError::Io(libc::EIO));
-        }
-        match self.faults.misdirect_to.take() {
-            Some(to) => {
-                let fitting = (self.len - to).min(bytes) as usize;
-                self.store(to, data[..fitting].to_vec());
+            Some(Fault::Misdirected) => {
+                to = self.faults.elsewhere(self.len / self.sector, self.sector);
+                data.truncate((self.len - to).min(bytes) as usize);
             }
-            None => self.store(addr, data),
+            Some(Fault::BitFlip) => {
+                let (at, mask) = self.faults.bit_of(data.len());
+                data[at] ^= mask;
+            }
+            _ => {}
+        }
+        if fault != Some(Fault::Lost) {
+            self.store(to, data);
         }
         self.counters.writes += 1;
         self.counters.write_bytes += bytes;
@@ -275,15 +361,18 @@ impl SimDisk {
     }
 
     fn end_read(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), DiskError> {
-        self.look(addr, buf)?;
+        if self.faults.read_fails() || self.look(addr, buf).is_err() {
+            self.counters.faults.count(Fault::ReadError);
+            return Err(DiskError::Io(libc::EIO));
+        }
         self.counters.reads += 1;
         self.counters.read_bytes += buf.len() as u64;
         Ok(())
     }
 
     fn end_flush(&mut self, before: u64) -> Result<(), DiskError> {
-        if self.faults.flushes_to_fail > 0 {
-            self.faults.flushes_to_fail -= 1;
+        if self.faults.flush_fails() {
+            self.counters.faults.count(Fault::FlushError);
             return Err(DiskError::Io(libc::EIO));
         }
         self.make_durable(before);
@@ -382,10 +471,17 @@ impl RegionIo for SimDisk {
             self.look(start, &mut whole).map_err(to_io)?;
         }
         whole[(addr - start) as usize..][..data.len()].copy_from_slice(data);
+        if let Some(tape) = &mut self.tape {
+            let write = tape.write(start, &whole);
+            tape.ended(write);
+        }
         self.end_write(start, whole, &mut |_| 0).map_err(to_io)
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if let Some(tape) = &mut self.tape {
+            tape.flushed(tape.ends);
+        }
         self.end_flush(self.next_end).map_err(to_io)
     }
 

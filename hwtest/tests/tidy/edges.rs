@@ -5,12 +5,13 @@ use crate::tree::File;
 
 /// Crate, the crates of Ogive that it may use, and whether it is pure: without sockets, clocks,
 /// executors and rings.
-const CRATES: [(&str, &[&str], bool); 18] = [
+const CRATES: [(&str, &[&str], bool); 19] = [
     ("ogive-types", &[], true),
     ("ogive-buf", &[], true),
     ("ogive-ucx", &["buf"], false),
     ("ogive-rpc", &["buf", "types", "ucx"], false),
     ("ogive-store", &["buf", "types"], true),
+    ("ogive-crash", &["buf", "store", "types"], true),
     ("ogive-copyset", &["buf", "types"], true),
     ("ogive-shard", &["buf", "copyset", "rpc", "store", "types"], true),
     ("ogive-reactor", &["buf", "rpc", "shard", "store", "types"], false),

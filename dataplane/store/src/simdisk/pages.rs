@@ -1,17 +1,19 @@
 //! Sparse memory in pages: what was never written, or is all zero again, takes none.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Bytes of a page.
 pub(super) const PAGE_BYTES: usize = 4096;
 
-type Page = Box<[u8; PAGE_BYTES]>;
+/// Shared between copies of the memory until one of them writes.
+type Page = Arc<[u8; PAGE_BYTES]>;
 
 static ZERO: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
 /// Pages by number. A missing one is zero, or, for the methods with `_over`, that of the layer
 /// below.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pages {
     pages: BTreeMap<u64, Page>,
 }
@@ -23,8 +25,8 @@ impl Pages {
 
     pub(super) fn write(&mut self, addr: u64, data: &[u8]) {
         for_each_page(addr, data.len(), |number, within, of_data| {
-            let page = self.pages.entry(number).or_insert_with(|| Box::new(ZERO));
-            page[within].copy_from_slice(&data[of_data]);
+            let page = self.pages.entry(number).or_insert_with(|| Arc::new(ZERO));
+            Arc::make_mut(page)[within].copy_from_slice(&data[of_data]);
             if **page == ZERO {
                 self.pages.remove(&number);
             }
@@ -34,8 +36,9 @@ impl Pages {
     /// Writes into this layer; a page that it lacks starts as that of `below`.
     pub(super) fn write_over(&mut self, below: &Pages, addr: u64, data: &[u8]) {
         for_each_page(addr, data.len(), |number, within, of_data| {
-            let page = self.pages.entry(number).or_insert_with(|| Box::new(*below.page(number)));
-            page[within].copy_from_slice(&data[of_data]);
+            let page = self.pages.entry(number);
+            let page = page.or_insert_with(|| Arc::new(*below.page(number)));
+            Arc::make_mut(page)[within].copy_from_slice(&data[of_data]);
         });
     }
 
@@ -46,6 +49,12 @@ impl Pages {
             let page = own.unwrap_or_else(|| below.page(number));
             buf[of_buf].copy_from_slice(&page[within]);
         });
+    }
+
+    /// Puts the pages of `above` into this layer.
+    pub(super) fn overlay(&mut self, above: &Pages) {
+        let above = above.pages.iter().map(|(number, page)| (*number, Arc::clone(page)));
+        self.pages.extend(above);
     }
 
     pub(super) fn flip(&mut self, addr: u64, mask: u8) {

@@ -6,8 +6,9 @@ use ogive_store::{AppendError, audit};
 use ogive_types::message::Op;
 use ogive_types::{ChunkId, CopysetId, Term, VolumeId, block_sums};
 
-use crate::model::Entry;
-use crate::world::{FIRST, Rng, Setup, World, range};
+use ogive_crash::model::Entry;
+use ogive_crash::rng::Rng;
+use ogive_crash::world::{FIRST, Setup, World, range};
 
 const ID: CopysetId = CopysetId(1);
 

@@ -2,13 +2,11 @@
 
 mod delta;
 mod load;
-mod model;
 mod rot;
-mod world;
 
+use ogive_crash::pair;
+use ogive_crash::world::{Mix, World};
 use ogive_store::audit;
-
-use crate::world::World;
 
 /// The seed in `OGIVE_SEED`, or the first `OGIVE_SEEDS`, or the first `count`.
 fn seeds(count: u64) -> std::ops::Range<u64> {
@@ -22,7 +20,7 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 fn live(seed: u64, steps: u64) -> World {
     let mut world = World::new(seed);
     for _ in 0..steps {
-        world.step();
+        world.step(&Mix::default());
         if world.rng.once_in(120) {
             world.crash();
         }
@@ -56,7 +54,7 @@ fn deltas_bring_a_replica_level_through_power_cuts() {
     let (mut done, mut cut) = (0, 0);
     for seed in seeds(40) {
         println!("seed {seed}");
-        let counts = delta::live(seed, 6);
+        let counts = pair::live(seed, 6);
         done += counts.0;
         cut += counts.1;
     }

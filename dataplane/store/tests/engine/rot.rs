@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use ogive_store::{OpenError, ReadError, RegionIo, RegionLayout, Store, StoreEvent, audit};
 use ogive_types::{BLOCK_BYTES, ChunkId, CopysetId, VolumeId};
 
-use crate::world::{BLOCKS, FIRST, Rng, Setup, World, block, range};
+use ogive_crash::rng::Rng;
+use ogive_crash::world::{BLOCKS, FIRST, Mix, Setup, World, block, range};
 
 const ID: CopysetId = CopysetId(1);
 
@@ -16,7 +17,7 @@ fn lived(seed: u64, steps: u64) -> World {
     let mut world = World::with(setup, rng);
     world.create(ID);
     for _ in 0..steps {
-        world.step_on(ID);
+        world.step_on(ID, &Mix::default());
     }
     world.settle();
     world
@@ -39,7 +40,7 @@ fn rot_in_the_log_is_not_taken_for_a_torn_tail() {
         let mut world = World::new(seed);
         world.create(ID);
         for _ in 0..12 {
-            let entry = world.draw_entry(ID, 4);
+            let entry = world.draw_entry(ID, &Mix { blocks_max: 4, ..Mix::default() });
             world.append(ID, entry).expect("room for a few");
             world.settle();
         }
@@ -119,7 +120,7 @@ fn damaged_structures_are_refused_or_harmless() {
         world.store.start_checkpoint();
         world.settle();
         for _ in 0..20 {
-            world.step_on(ID);
+            world.step_on(ID, &Mix::default());
         }
         world.settle();
         let parts = structures(&world);

@@ -10,8 +10,11 @@ use ogive_types::{ChunkId, CopysetId, Epoch, Term, VolumeId};
 /// An entry of a replica's log. The first block of its data has tag `tag`, the next `tag + 1`.
 #[derive(Debug, PartialEq)]
 pub struct Entry {
+    /// Term in which it was proposed.
     pub term: Term,
+    /// What it does.
     pub op: Op,
+    /// Tag of the first block that it writes.
     pub tag: u64,
 }
 
@@ -23,20 +26,25 @@ pub type Content = BTreeMap<(ChunkId, u16), u64>;
 pub struct Log {
     /// Tells a replica from one of the same copyset that was made after the first was dropped.
     pub life: u32,
+    /// The newest hard state.
     pub hard: HardState,
+    /// The entries, from index 1 on.
     pub entries: Vec<Rc<Entry>>,
     /// Entries that were truncated. Some of them may come back until another entry is appended.
     pub gone: Vec<Rc<Entry>>,
 }
 
 impl Log {
-    /// The log with so many of its truncated entries back.
-    pub fn with_back(&self, count: usize) -> Log {
+    /// The log with so many of its truncated entries back; `None` when there are not so many.
+    pub fn with_back(&self, count: usize) -> Option<Log> {
+        let back = self.gone.get(..count)?;
         let mut log = self.clone();
-        log.entries.extend(log.gone.drain(..).take(count));
-        log
+        log.entries.extend_from_slice(back);
+        log.gone.clear();
+        Some(log)
     }
 
+    /// Term of the last entry.
     pub fn last_term(&self) -> Term {
         self.entries.last().map_or(Term(0), |e| e.term)
     }
@@ -52,11 +60,14 @@ impl Log {
 /// What applied entries lead to.
 #[derive(Clone, Debug, Default)]
 pub struct State {
+    /// Blocks that hold data.
     pub content: Content,
+    /// The newest epoch of each volume.
     pub fences: BTreeMap<VolumeId, Epoch>,
 }
 
 impl State {
+    /// Applies an entry.
     pub fn apply(&mut self, entry: &Entry) {
         let mut fence = |volume: VolumeId, epoch: Epoch| {
             let newest = self.fences.entry(volume).or_default();
@@ -85,11 +96,17 @@ impl State {
 /// these and of nothing behind.
 #[derive(Clone, Debug)]
 pub enum Asked {
+    /// A replica was made; the number tells it from others of the copyset.
     Create(CopysetId, u32),
+    /// It was dropped.
     Drop(CopysetId),
+    /// A hard state was saved.
     Hard(CopysetId, HardState),
+    /// An entry was appended.
     Append(CopysetId, Rc<Entry>),
+    /// The entries behind the first so many were dropped.
     Truncate(CopysetId, usize),
+    /// The log was restarted behind these entries.
     Reset(CopysetId, Vec<Rc<Entry>>),
 }
 
@@ -97,6 +114,15 @@ pub enum Asked {
 pub type Logs = BTreeMap<CopysetId, Log>;
 
 impl Asked {
+    /// Whether both save the same hard state.
+    pub fn is_hard(&self, other: &Asked) -> bool {
+        match (self, other) {
+            (Asked::Hard(a, saved), Asked::Hard(b, wanted)) => a == b && saved == wanted,
+            _ => false,
+        }
+    }
+
+    /// Whom it concerns.
     pub fn copyset(&self) -> CopysetId {
         match self {
             Asked::Create(id, _) | Asked::Drop(id) | Asked::Hard(id, _) => *id,
@@ -104,6 +130,7 @@ impl Asked {
         }
     }
 
+    /// What it does to the logs.
     pub fn apply(&self, logs: &mut Logs) {
         if let Asked::Create(id, life) = self {
             logs.insert(*id, Log { life: *life, ..Log::default() });
@@ -127,5 +154,13 @@ impl Asked {
                 log.gone.clear();
             }
         }
+    }
+}
+
+/// The chunk that an entry touches.
+pub fn chunk_of(op: &Op) -> Option<ChunkId> {
+    match op {
+        Op::Write { chunk, .. } | Op::Trim { chunk, .. } => Some(*chunk),
+        _ => None,
     }
 }
