@@ -223,6 +223,24 @@ impl SimDisk {
         self.cached.clear();
     }
 
+    /// The owner is gone, the power is not: every write in flight is done, not done or torn, and
+    /// what is in the cache stays there.
+    pub fn abandon(&mut self, rng: &mut Draw<'_>) {
+        for pending in std::mem::take(&mut self.pending) {
+            let DiskOp::Write { addr, bufs, .. } = pending.op else { continue };
+            let data = joined(&bufs);
+            match rng(3) {
+                0 => self.store(addr, data),
+                1 => {}
+                _ => {
+                    for (addr, data) in sectors_kept(self.sector, addr, &data, rng) {
+                        self.store(addr, data.to_vec());
+                    }
+                }
+            }
+        }
+    }
+
     /// Turns one bit at byte `addr` over, in every layer that holds it: rot, which no write and no
     /// power cut undoes.
     pub fn flip_bit(&mut self, addr: u64, bit: u8) {

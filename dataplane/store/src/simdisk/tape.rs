@@ -91,6 +91,13 @@ pub struct InAir {
     after: usize,
 }
 
+impl InAir {
+    /// Whether it ended, so that only the cache can lose it.
+    pub fn has_ended(&self) -> bool {
+        self.ended.is_some()
+    }
+}
+
 /// A place on a tape, with what is sure to be on the medium there and what may be.
 #[derive(Debug)]
 pub struct Player<'t> {

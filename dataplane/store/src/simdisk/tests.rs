@@ -3,6 +3,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod faults;
+
 const LEN: u64 = 64 << 10;
 const SECTOR: u32 = 512;
 
@@ -246,8 +248,15 @@ thread_local! {
 
 /// Runs `steps` on a disk and on the model at once.
 fn run(steps: &[Step]) -> (SimDisk, Model) {
+    recorded(steps, false)
+}
+
+fn recorded(steps: &[Step], on_tape: bool) -> (SimDisk, Model) {
     let pool = POOL.with(Pool::clone);
     let mut disk = SimDisk::new(LEN, SECTOR);
+    if on_tape {
+        disk.start_tape();
+    }
     let mut model = Model { ended: vec![Vec::new(); 32], ..Model::default() };
     for (id, step) in steps.iter().enumerate() {
         let (id, fill) = (id as u64, id as u8 + 1);

@@ -1,6 +1,7 @@
 //! The engine against a model, on a simulated disk: random work, power cuts at any moment, rot.
 
 mod delta;
+mod faults;
 mod load;
 mod rot;
 

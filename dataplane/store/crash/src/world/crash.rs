@@ -10,14 +10,30 @@ impl World {
     /// Cuts the power, opens the device again, and checks what was recovered against what was
     /// promised.
     pub fn crash(&mut self) {
+        let rng = &mut self.rng;
+        self.disk.power_cut(&mut |n| rng.below(n));
+        self.come_back();
+    }
+
+    /// Ends the store in the middle of what it does, and not the power; then as after a power cut.
+    pub fn kill(&mut self) {
+        let rng = &mut self.rng;
+        self.disk.abandon(&mut |n| rng.below(n));
+        self.come_back();
+    }
+
+    /// What the disk does wrong from now on, or no more, may fail reads and the store.
+    pub fn expect_faults(&mut self, expected: bool) {
+        self.faulty = expected;
+    }
+
+    fn come_back(&mut self) {
         let before = std::mem::take(&mut self.replicas);
         let lives = self.logs.clone();
         self.reads.clear();
         self.failed = false;
         self.crashes += 1;
         self.checkpoints += self.store.stats().checkpoints;
-        let rng = &mut self.rng;
-        self.disk.power_cut(&mut |n| rng.below(n));
         self.reopen();
         let logs = recovered(&self.store, self.promises.sure_logs(), self.promises.rest());
         self.logs = logs.unwrap_or_else(|what| panic!("{what}"));
