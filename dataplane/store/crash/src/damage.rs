@@ -193,9 +193,7 @@ impl<'a> Damager<'a> {
                 vec![(block, block + BLOCK)]
             }
             Damage::Cleared => {
-                let mut parts = self.parts(area).into_iter();
-                let part = parts.find(|(start, end)| (*start..*end).contains(&at));
-                let end = part.expect("drawn within a part").1;
+                let end = self.end_of_part(area, at);
                 let zeroes = vec![0; (end - block) as usize];
                 write(image, block, &zeroes);
                 vec![(block, end)]
@@ -217,6 +215,11 @@ impl<'a> Damager<'a> {
         let parts = self.parts(area);
         let (start, end) = parts[self.rng.below(parts.len() as u64) as usize];
         start + self.rng.below((end - start).min(BUSY_BYTES))
+    }
+
+    fn end_of_part(&self, area: Area, at: u64) -> u64 {
+        let mut parts = self.parts(area).into_iter();
+        parts.find(|(start, end)| (*start..*end).contains(&at)).expect("drawn within a part").1
     }
 
     fn parts(&self, area: Area) -> Vec<(u64, u64)> {

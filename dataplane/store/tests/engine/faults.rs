@@ -44,7 +44,7 @@ fn a_disk_that_says_that_it_failed_costs_nothing_promised() {
             let rates = FaultRates::new(seed ^ life << 32)
                 .with(Fault::ReadError, 40)
                 .with(Fault::WriteError, 250)
-                .with(Fault::FlushError, 150)
+                .with(Fault::FlushError, 25)
                 .with(Fault::Full, 400)
                 .with(Fault::Slow, 20);
             gave_up += u64::from(live(&mut world, rates, 150, &mix()));
