@@ -53,6 +53,7 @@ impl Setup {
     /// A small device of which most is under load at any time.
     pub fn draw(rng: &mut Rng) -> Setup {
         let volatile = rng.once_in(2);
+        #[allow(clippy::needless_update)] // what is added to the options keeps its default here
         let options = StoreOptions {
             volatile_cache: volatile,
             retain_entries: [2, 40, 10_000][rng.below(3) as usize],
