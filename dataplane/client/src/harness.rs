@@ -12,8 +12,8 @@ use ogive_rpc::hello::{Hello, Identity};
 use ogive_rpc::transport::{CloseReason, ConnId, Endpoint, Event, Incoming, Outgoing};
 use ogive_types::message::{IoError, IoOp, IoReply, IoRequest, Kind, Mapped, decode, encode};
 use ogive_types::{
-    BLOCK_BYTES, BlockRange, ChunkserverId, ClusterId, CopysetId, Epoch, Incarnation, Layout,
-    SEGMENT_BYTES, SegmentId, SessionId, ShardAddr, Term, Time, VolumeId, block_sums,
+    BLOCK_BYTES, BlockRange, BlockSum, ChunkserverId, ClusterId, CopysetId, Epoch, Incarnation,
+    Layout, SEGMENT_BYTES, SegmentId, SessionId, ShardAddr, Term, Time, VolumeId, block_sums,
 };
 
 use crate::{Client, ClientEffect, ClientOptions, Topology, VolumeError, VolumeOutput, VolumeSpec};
@@ -91,6 +91,13 @@ struct Group {
     blocks: BTreeMap<(u32, u16), Vec<u8>>,
 }
 
+impl Group {
+    fn led_by(number: u32) -> Group {
+        let (log, blocks) = Default::default();
+        Group { leader: shard(number), term: Term(u64::from(number)), log, blocks }
+    }
+}
+
 /// What goes wrong.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
@@ -142,12 +149,6 @@ impl World {
         };
         let io_timeout = io_timeout_ms.map(std::time::Duration::from_millis);
         let opts = ClientOptions { io_timeout, ..ClientOptions::default() };
-        let group = |leader| Group {
-            leader: shard(leader),
-            term: Term(leader as u64),
-            log: VecDeque::new(),
-            blocks: BTreeMap::new(),
-        };
         World {
             client: Client::new(spec, pool.clone(), opts, seed),
             pool,
@@ -167,7 +168,7 @@ impl World {
             epoch: EPOCH,
             session_lost: 0,
             credit_requests: 4,
-            groups: [(CopysetId(1), group(2)), (CopysetId(2), group(3))].into(),
+            groups: [(CopysetId(1), Group::led_by(2)), (CopysetId(2), Group::led_by(3))].into(),
             conns: BTreeMap::new(),
             newest: BTreeMap::new(),
             answers: Vec::new(),
@@ -363,26 +364,17 @@ impl World {
         if let IoOp::Write { sums, .. } = &request.op {
             assert_eq!(*sums, block_sums(&payload), "checksums of the writer");
         }
-        if matches!(request.op, IoOp::Read { settled: true, .. }) {
-            // It waits until all before it is committed; then that may as well be now.
-            while !self.groups[&request.copyset].log.is_empty() {
-                self.commit_one(request.copyset);
-            }
-        }
         let group = self.groups.get_mut(&request.copyset).unwrap();
         match request.op {
             IoOp::Write { .. } | IoOp::Trim { .. } => {
                 group.log.push_back(Logged { op: request.op, payload, conn, id: frame.id });
             }
-            IoOp::Read { chunk, range, .. } => {
-                let block = |b| group.blocks.get(&(chunk.number, b)).cloned();
-                let data: Vec<u8> =
-                    range.iter().flat_map(|b| block(b).unwrap_or(vec![0; BLOCK_BYTES])).collect();
-                let mut sums = block_sums(&data);
-                if self.corrupt_reads > 0 {
-                    self.corrupt_reads -= 1;
-                    sums[0].0 ^= 1;
+            IoOp::Read { chunk, range, settled } => {
+                // It waits until all before it is committed; then that may as well be now.
+                while settled && !self.groups[&request.copyset].log.is_empty() {
+                    self.commit_one(request.copyset);
                 }
+                let (data, sums) = self.stored(request.copyset, chunk.number, range);
                 self.reply(conn, frame.id, IoReply::Data(sums), Some(data));
             }
             IoOp::Map { chunk, range } => {
@@ -394,6 +386,23 @@ impl World {
                 self.reply(conn, frame.id, map, None);
             }
         }
+    }
+
+    fn stored(
+        &mut self,
+        copyset: CopysetId,
+        chunk: u32,
+        range: BlockRange,
+    ) -> (Vec<u8>, Vec<BlockSum>) {
+        let blocks = &self.groups[&copyset].blocks;
+        let block = |b| blocks.get(&(chunk, b)).cloned().unwrap_or(vec![0; BLOCK_BYTES]);
+        let data: Vec<u8> = range.iter().flat_map(block).collect();
+        let mut sums = block_sums(&data);
+        if self.corrupt_reads > 0 {
+            self.corrupt_reads -= 1;
+            sums[0].0 ^= 1;
+        }
+        (data, sums)
     }
 
     fn refuse(&mut self, at: ShardAddr, request: &IoRequest) -> Option<IoError> {
