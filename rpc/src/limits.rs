@@ -56,6 +56,9 @@ pub const TCP_EAGER_POLLS: u32 = 64;
 pub const TCP_LAZY_POLLS: u32 = 16;
 /// And at least this often, for an owner that is busy between its polls.
 pub const TCP_LAZY_EVERY: Duration = Duration::from_micros(10);
+/// A lane whose owner closed the connection is kept for so long at most, until what was sent over it
+/// has arrived: as long as a closed TCP connection.
+pub const LANE_PARTS_WITHIN: Duration = LINGER_FOR;
 /// Polls of a lane whose connection has ended on TCP, to take what was sent before the end.
 pub const LANE_DRAIN_POLLS: usize = 64;
 
@@ -116,6 +119,9 @@ pub const PING_AFTER: Duration = Duration::from_secs(1);
 pub const PING_EARLY_PART: u32 = 4;
 /// The peer is taken for dead when nothing was heard for this long: four PINGs are missing.
 pub const SILENT_AFTER: Duration = Duration::from_secs(4);
+/// The kernel's probes on a TCP connection whose frames take another path: often enough that no
+/// firewall forgets it (five minutes is the shortest that is common).
+pub const REST_PROBE_AFTER: Duration = Duration::from_secs(60);
 /// Time-outs are looked for no more often than this; a pass costs some nanoseconds a connection.
 pub const TICK: Duration = Duration::from_millis(10);
 /// A connection that waits for a buffer is tried again within this even if nothing else happens:

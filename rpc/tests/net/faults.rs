@@ -110,10 +110,9 @@ fn a_path_that_breaks_in_use_ends_the_connection_and_is_avoided_for_a_while() {
         let (ours, _) = stage.works_over(Path::Shm);
         let why = stage.client.why_not(ours, Path::Rdma);
         assert!(why.starts_with("not tried for another 30 s after: "), "{why}");
+        stage.client.net.close(ours, CloseReason::Local);
+        stage.is_empty_after_all();
         stage.now = stage.now + Duration::from_secs(30);
-        stage.settle("what was silent meanwhile is gone", |client, server| {
-            client.net.connections() + server.net.connections() == 0
-        });
         stage.works_over(Path::Rdma);
     }
 }
@@ -149,6 +148,58 @@ fn frames_sent_just_before_the_end_arrive_though_the_end_overtakes_them() {
     assert_eq!(stage.server.received(), (1..=50).map(|id| (theirs, id)).collect::<Vec<_>>());
     assert!(matches!(stage.server.events.last(), Some(Event::Closed { .. })), "the end is last");
     stage.is_empty_after_all();
+}
+
+#[test]
+fn a_closed_connection_waits_for_what_was_sent_and_not_for_ever() {
+    let mut stage = Stage::full();
+    let (ours, theirs) = stage.works_over(Path::Rdma);
+    let stuck = Faults { never_drained: true, ..Faults::default() };
+    stage.client.faults(Path::Rdma, stuck);
+    stage.server.events.clear();
+    stage.client.send(ours, 7, 4096, stage.now);
+    stage.client.net.close(ours, CloseReason::Local);
+    assert_eq!(stage.client.net.path(ours), None, "closed for its owner");
+    let until = stage.now + Duration::from_secs(1);
+    assert!(stage.client.net.next_deadline() <= until);
+    stage.client.send(ours, 8, 0, stage.now);
+    stage.settle("received", |_, server| !server.received().is_empty());
+    for _ in 0..1000 {
+        stage.client.net.poll(stage.now, &mut stage.client.events);
+    }
+    assert!(stage.client.closed().is_empty() && stage.client.in_lanes() == 1, "it waits");
+    stage.now = until;
+    stage.settle("closed", |client, server| {
+        !client.closed().is_empty() && !server.closed().is_empty()
+    });
+    assert_eq!(stage.server.received(), [(theirs, 7)], "what was sent after the end is dropped");
+    assert_eq!(stage.client.closed(), [(ours, CloseReason::Local)]);
+    assert_eq!(stage.server.closed(), [(theirs, CloseReason::Peer)]);
+    stage.is_empty_after_all();
+}
+
+#[test]
+fn in_a_lane_tcp_says_nothing_and_is_not_judged_by_its_silence() {
+    let mut stage = Stage::full();
+    let (ours, _) = stage.works_over(Path::Rdma);
+    let sent = |stage: &Stage| {
+        let [a, b] = [&stage.client, &stage.server].map(|end| end.net.stats().tcp.frames_sent);
+        a + b
+    };
+    let before = sent(&stage);
+    for _ in 0..100 {
+        stage.now = stage.now + Duration::from_secs(1);
+        for end in [&mut stage.client, &mut stage.server] {
+            end.net.poll(stage.now, &mut end.events);
+        }
+    }
+    assert_eq!(sent(&stage), before, "the lane has PINGs of its own");
+    assert!(stage.client.closed().is_empty() && stage.server.closed().is_empty());
+    // The end comes over TCP all the same.
+    stage.client.net.close(ours, CloseReason::Protocol("enough".into()));
+    stage.settle("told", |_, server| !server.closed().is_empty());
+    let reason = CloseReason::Protocol("says the peer: enough".into());
+    assert_eq!(stage.server.closed()[0].1, reason);
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct Faults {
     pub attach: Option<String>,
     /// Probes to this lane are lost.
     pub lose_probes: bool,
+    /// What was sent never arrives for good.
+    pub never_drained: bool,
     /// So many polls only learn that something is under way.
     pub lag: usize,
 }
@@ -211,6 +213,11 @@ impl Lane for QueueLane {
         let payload = payload.pop();
         let frame = Incoming { kind, response, id, deadline_ms, body, payload };
         self.outbox.push((other, key, Message::Frame(frame)));
+    }
+
+    fn is_drained(&mut self, _: ConnId) -> bool {
+        assert!(self.outbox.is_empty(), "flushed before");
+        !self.handle.with(|shared| shared.faults.never_drained)
     }
 
     fn close(&mut self, conn: ConnId) {

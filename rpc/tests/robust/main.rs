@@ -10,11 +10,13 @@
 mod credits;
 mod crowd;
 mod cycles;
+mod ending;
 mod fairness;
 mod flood;
 mod process;
 mod silence;
 mod stalled;
+mod unreadable;
 
 use std::time::Duration;
 
@@ -166,6 +168,7 @@ fn child() {
         "crowd" => crowd::crowd(),
         "cycles" => cycles::cycles(),
         "sender" => stalled::sender(),
+        "mirror" => unreadable::mirror(),
         other => panic!("no role {other}"),
     }
 }

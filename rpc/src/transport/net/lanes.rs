@@ -2,15 +2,17 @@
 
 use std::os::fd::RawFd;
 
+use ogive_buf::{ARENA_BYTES, Pool};
 use ogive_types::Time;
 
 use super::assess::{LANE_PATHS, Own};
 use super::config::NetError;
+use super::host;
 use crate::limits::{LANE_ADDRESS_BYTES_MAX, PATH_WHY_BYTES_MAX};
 use crate::offer::Offer;
 use crate::text;
-use crate::transport::lane::Lane;
-use crate::transport::tcp::TcpConfig;
+use crate::transport::lane::{Lane, LaneConfig};
+use crate::transport::tcp::{TcpConfig, Timing};
 use crate::transport::{ConnId, Path, PathChoice, PathStats};
 
 /// A path that cannot be had here.
@@ -24,22 +26,36 @@ pub struct Missing {
 
 /// The lanes that `choice` allows, best first; why not in the place of those that cannot be had.
 pub fn lanes(choice: PathChoice, tcp: &TcpConfig) -> Vec<Result<Box<dyn Lane>, Missing>> {
-    let wanted = LANE_PATHS.into_iter().filter(|&path| choice.allows(path));
-    wanted.map(|path| open(path, tcp).map_err(|why| Missing { path, why })).collect()
-}
-
-#[cfg(feature = "ucx")]
-fn open(path: Path, tcp: &TcpConfig) -> Result<Box<dyn Lane>, String> {
-    let config = crate::transport::lane::LaneConfig {
+    let config = LaneConfig {
         pool: tcp.pool.clone(),
         timing: tcp.timing,
         connections_max: tcp.connections_max,
     };
-    crate::transport::ucx::open(path, &config)
+    let wanted = LANE_PATHS.into_iter().filter(|&path| choice.allows(path));
+    wanted.map(|path| open(path, &config).map_err(|why| Missing { path, why })).collect()
+}
+
+/// Whether the one path that `choice` demands can be had here, found out by starting and ending it:
+/// for a process that asks before it does anything else. The error is the one that the start of a
+/// transport would give.
+pub fn check(choice: PathChoice) -> Result<(), NetError> {
+    let path = match choice {
+        PathChoice::Auto | PathChoice::Only(Path::Tcp) => return Ok(()),
+        PathChoice::Only(path) => path,
+    };
+    let pool = Pool::new(ARENA_BYTES);
+    let config = LaneConfig { pool, timing: Timing::default(), connections_max: 1 };
+    let offered = open(path, &config).and_then(|lane| offer(&*lane, &host::name()));
+    offered.map(drop).map_err(|why| NetError::Forced { path, why })
+}
+
+#[cfg(feature = "ucx")]
+fn open(path: Path, config: &LaneConfig) -> Result<Box<dyn Lane>, String> {
+    crate::transport::ucx::open(path, config)
 }
 
 #[cfg(not(feature = "ucx"))]
-fn open(_: Path, _: &TcpConfig) -> Result<Box<dyn Lane>, String> {
+fn open(_: Path, _: &LaneConfig) -> Result<Box<dyn Lane>, String> {
     Err("this build has no UCX".into())
 }
 

@@ -26,6 +26,6 @@ mod transport;
 mod wake;
 
 pub use config::{NetConfig, NetError};
-pub use lanes::{Missing, lanes};
+pub use lanes::{Missing, check, lanes};
 pub use stats::NetStats;
 pub use transport::NetTransport;

@@ -22,6 +22,7 @@ use super::wake::Wake;
 use super::{host, stats::NetStats};
 use crate::frame::{FrameError, KIND_PATH, KIND_UPPER_MIN};
 use crate::hello::Hello;
+use crate::limits::LANE_PARTS_WITHIN;
 use crate::offer::Offer;
 use crate::path_frame::PathFrame;
 use crate::requests::ConnHasher;
@@ -46,6 +47,8 @@ pub struct NetTransport {
     pace: Pace,
     /// `None` without lanes: TCP's own descriptor does.
     wake: Option<Wake>,
+    /// Connections that the owner closed, whose lane still has something to deliver, and until when.
+    parting: Vec<(ConnId, Time)>,
     /// No time-out of a negotiation lies before this.
     next_timeout: Time,
     /// Probes or PATH frames wait to be flushed.
@@ -93,6 +96,7 @@ impl NetTransport {
             avoided: Avoided::default(),
             pace: Pace::default(),
             wake,
+            parting: Vec::new(),
             next_timeout: Time::NEVER,
             said: false,
             now: Time(0),
@@ -208,6 +212,10 @@ impl NetTransport {
         let conn = self.conns.get_mut(&id).expect("only known connections come up");
         let peer = conn.settle(path, &self.own, theirs);
         conn.log(&peer);
+        if path != Path::Tcp {
+            // The lane keeps it alive, and TCP need not.
+            self.tcp.rest(id);
+        }
         self.chosen[path as usize] += 1;
         events.push(Event::Connected { conn: id, peer, inbound: conn.inbound });
     }
@@ -307,6 +315,21 @@ impl NetTransport {
             (conn.up, conn.talk, conn.ended) = (None, None, Some(reason.clone()));
         }
         self.tcp.close_telling(id, told(&reason), reason);
+    }
+
+    /// Ends the connections that the owner closed, once what it had sent has arrived.
+    fn part(&mut self) {
+        let mut parting = std::mem::take(&mut self.parting);
+        parting.retain(|&(id, until)| {
+            let Some(conn) = self.conns.get(&id) else { return false };
+            let drained = conn.lane.is_none_or(|(path, _)| self.lanes.get(path).is_drained(id));
+            if drained || until <= self.now {
+                self.drop_lane(id);
+                self.tcp.close(id, CloseReason::Local);
+            }
+            !drained && until > self.now
+        });
+        self.parting = parting;
     }
 
     fn note_deadline(&mut self, id: ConnId) {
@@ -462,14 +485,20 @@ impl Transport for NetTransport {
     }
 
     fn close(&mut self, conn: ConnId, reason: CloseReason) {
-        if let Some((path, _)) = self.conns.get(&conn).and_then(|conn| conn.lane) {
-            // As over TCP, what was sent before the end goes out.
-            self.lanes.get(path).flush(self.now);
+        let Some(known) = self.conns.get_mut(&conn) else {
+            return self.tcp.close(conn, reason);
+        };
+        (known.talk, known.ended) = (None, Some(reason.clone()));
+        // As over TCP, what was sent before an end without a fault arrives.
+        let in_order = known.up.take().is_some() && reason == CloseReason::Local;
+        if let Some((path, _)) = known.lane.filter(|_| in_order) {
+            let lane = self.lanes.get(path);
+            lane.flush(self.now);
+            if !lane.is_drained(conn) {
+                return self.parting.push((conn, self.now + LANE_PARTS_WITHIN));
+            }
         }
         self.drop_lane(conn);
-        if let Some(known) = self.conns.get_mut(&conn) {
-            (known.up, known.talk) = (None, None);
-        }
         self.tcp.close(conn, reason);
     }
 
@@ -489,6 +518,9 @@ impl Transport for NetTransport {
         if ask {
             progress |= self.poll_tcp(events);
         }
+        if !self.parting.is_empty() {
+            self.part();
+        }
         if self.now >= self.next_timeout {
             self.time_out(events);
         }
@@ -505,7 +537,8 @@ impl Transport for NetTransport {
     }
 
     fn next_deadline(&self) -> Time {
-        self.tcp.next_deadline().min(self.lanes.next_deadline()).min(self.next_timeout)
+        let part = self.parting.iter().map(|&(_, until)| until).min().unwrap_or(Time::NEVER);
+        self.tcp.next_deadline().min(self.lanes.next_deadline()).min(self.next_timeout).min(part)
     }
 
     fn prepare_sleep(&mut self) -> bool {

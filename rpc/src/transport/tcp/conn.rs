@@ -55,6 +55,8 @@ pub(super) struct Conn {
     pub(super) blocked: bool,
     /// In the transport's list of connections to flush.
     pub(super) dirty: bool,
+    /// Another path carries its frames, and keeps it alive.
+    pub(super) resting: bool,
     /// A write failed because the peer is gone. What it sent before is still read.
     pub(super) broken: bool,
     pub(super) opened: Time,
@@ -101,6 +103,7 @@ impl Conn {
             queue: SendQueue::default(),
             blocked: false,
             dirty: false,
+            resting: false,
             broken: false,
             opened: now,
             last_sent: now,

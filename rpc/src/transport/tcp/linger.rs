@@ -3,13 +3,11 @@
 //! A socket that is closed with unread bytes in it makes the kernel send a reset, and a reset can
 //! overtake and destroy the GOODBYE before the peer has read why it was refused. So such a socket
 //! is shut down for writing and read empty for a moment, until the peer closes its end.
+//!
+//! What was queued before an end in order is sent first, as far as the peer takes it in that moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;
-
-use ogive_types::Time;
-use rustix::net::RecvFlags;
-use socket2::Socket;
 
 use super::conn::{Conn, ConnState};
 use super::stats::TcpStats;
@@ -17,10 +15,12 @@ use crate::frame::KIND_GOODBYE;
 use crate::goodbye;
 use crate::limits::{LINGER_BYTES_PER_TICK, LINGER_FOR, LINGERING_MAX};
 use crate::transport::CloseReason;
+use ogive_types::Time;
+use rustix::net::RecvFlags;
 
 #[derive(Default)]
 pub(super) struct Lingering {
-    sockets: VecDeque<(Socket, Time)>,
+    conns: VecDeque<(Box<Conn>, Time)>,
 }
 
 impl Lingering {
@@ -44,30 +44,42 @@ impl Lingering {
             conn.queue.clear_unsent();
         }
         conn.queue.push_control(KIND_GOODBYE, body);
-        let sent = conn.write(scratch, stats, now).is_ok() && conn.queue.is_empty() && !conn.broken;
-        if sent && conn.socket.shutdown(std::net::Shutdown::Write).is_ok() {
-            if self.sockets.len() == LINGERING_MAX {
-                self.sockets.pop_front();
-            }
-            self.sockets.push_back((conn.socket, now + LINGER_FOR));
+        if !write_empty(&mut conn, scratch, stats, now) {
+            return;
         }
+        if self.conns.len() == LINGERING_MAX {
+            self.conns.pop_front();
+        }
+        self.conns.push_back((conn, now + LINGER_FOR));
     }
 
-    /// Lets go of the sockets whose peer has closed or whose time is up.
-    pub(super) fn tick(&mut self, scratch: &mut [u8], now: Time) {
-        self.sockets.retain(|(socket, until)| now < *until && !read_empty(socket, scratch));
+    /// Sends what is left, and lets go of the sockets whose peer has closed or whose time is up.
+    pub(super) fn tick(&mut self, scratch: &mut [u8], stats: &mut TcpStats, now: Time) {
+        self.conns.retain_mut(|(conn, until)| {
+            let writes = conn.queue.is_empty() || write_empty(conn, scratch, stats, now);
+            now < *until && writes && !read_empty(conn, scratch)
+        });
     }
 
     pub(super) fn len(&self) -> usize {
-        self.sockets.len()
+        self.conns.len()
     }
 }
 
+/// Sends what is queued, as far as the kernel takes it, and behind the last byte the end. False when
+/// the peer is gone.
+fn write_empty(conn: &mut Conn, scratch: &mut [u8], stats: &mut TcpStats, now: Time) -> bool {
+    if conn.write(scratch, stats, now).is_err() || conn.broken {
+        return false;
+    }
+    !conn.queue.is_empty() || conn.socket.shutdown(std::net::Shutdown::Write).is_ok()
+}
+
 /// Throws away what arrived. True when the stream has ended.
-fn read_empty(socket: &Socket, scratch: &mut [u8]) -> bool {
+fn read_empty(conn: &Conn, scratch: &mut [u8]) -> bool {
     let mut total = 0;
     while total < LINGER_BYTES_PER_TICK {
-        match rustix::net::recv(socket, &mut *scratch, RecvFlags::DONTWAIT) {
+        match rustix::net::recv(&conn.socket, &mut *scratch, RecvFlags::DONTWAIT) {
             Ok((_, 0)) => return true,
             Ok((_, n)) => total += n,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,

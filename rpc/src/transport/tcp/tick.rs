@@ -5,10 +5,12 @@
 //! | Connecting | opened | `connect_within` | `Connect` |
 //! | Greeting, outbound | opened | `connect_within` + `hello_within` | `Connect` |
 //! | Greeting, inbound | opened | `hello_within` | `Protocol` |
-//! | Up, not paused | last byte received | `silent_after` | `Silent` |
+//! | Up, not paused nor resting | last byte received | `silent_after` | `Silent` |
 //! | Up | incomplete frame began | `frame_within` | `Protocol` |
 //! | Up | queue over its soft limit | `stalled_after` | `Stalled` |
-//! | Up, nothing queued | last byte sent | `ping_after` | PING |
+//! | Up, not resting, nothing queued | last byte sent | `ping_after` | PING |
+//!
+//! A connection rests when another path carries its frames and keeps it alive.
 //!
 //! Whenever time-outs are looked for, the PINGs of the next moments are sent as well, so that many
 //! idle connections cost a few wake-ups a second and not one or two each.
@@ -37,6 +39,7 @@ pub(super) struct Clocks {
     pub(super) state: ConnState,
     pub(super) inbound: bool,
     pub(super) paused: bool,
+    pub(super) resting: bool,
     pub(super) queued_bytes: usize,
     pub(super) opened: Time,
     pub(super) last_sent: Time,
@@ -51,6 +54,7 @@ impl Conn {
             state: self.state,
             inbound: self.inbound,
             paused: self.paused,
+            resting: self.resting,
             queued_bytes: self.queue.bytes(),
             opened: self.opened,
             last_sent: self.last_sent,
@@ -82,7 +86,7 @@ pub(super) fn due(c: &Clocks, timing: &Timing, now: Time) -> Due {
 
 fn due_up(c: &Clocks, timing: &Timing, now: Time) -> Due {
     let mut next = Time::NEVER;
-    if !c.paused {
+    if !c.paused && !c.resting {
         let at = c.last_received + timing.silent_after;
         if at <= now {
             let ms = now.since(c.last_received).as_millis();
@@ -107,7 +111,7 @@ fn due_up(c: &Clocks, timing: &Timing, now: Time) -> Due {
         next = next.min(at);
     }
     // A frame that waits is sign of life enough once the peer reads it.
-    if c.queued_bytes == 0 {
+    if c.queued_bytes == 0 && !c.resting {
         let at = c.last_sent + timing.ping_after;
         if at <= now + timing.ping_after / PING_EARLY_PART {
             return Due::Ping;
@@ -136,6 +140,7 @@ mod tests {
             state: ConnState::Up,
             inbound: true,
             paused: false,
+            resting: false,
             queued_bytes: 0,
             opened: Time(0),
             last_sent: Time(0),
@@ -182,5 +187,13 @@ mod tests {
         assert_eq!(at(paused, 100), Due::At(Time(101 * S)), "we do not read: no silence");
         let queued = Clocks { queued_bytes: 1, last_received: Time(100 * S), ..up() };
         assert_eq!(at(queued, 100), Due::At(Time(104 * S)), "no PING behind a full queue");
+    }
+
+    #[test]
+    fn one_that_rests_says_nothing_and_is_not_judged_by_its_silence() {
+        let resting = Clocks { resting: true, ..up() };
+        assert_eq!(at(resting, 1000), Due::At(Time::NEVER));
+        let partial = Clocks { partial_since: Some(Time(9 * S)), ..resting };
+        assert!(matches!(at(partial, 19), Due::Close(CloseReason::Protocol(_))));
     }
 }

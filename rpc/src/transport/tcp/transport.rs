@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 
 use ogive_types::Time;
-use socket2::Socket;
+use socket2::{Socket, TcpKeepalive};
 
 use super::config::{TcpConfig, TcpError};
 use super::conn::{Conn, ConnState, Reading};
@@ -22,8 +22,8 @@ use super::tick::{Due, due};
 use crate::frame::{HEADER_BYTES, KIND_HELLO, KIND_PATH, KIND_PING, KIND_UPPER_MIN};
 use crate::hello::Hello;
 use crate::limits::{
-    ACCEPTS_PER_POLL, BUFFER_RETRY, SCRATCH_BYTES, SEND_EAGER_BYTES, SEND_QUEUE_BYTES_MAX,
-    SEND_QUEUE_BYTES_SOFT, TICK,
+    ACCEPTS_PER_POLL, BUFFER_RETRY, REST_PROBE_AFTER, SCRATCH_BYTES, SEND_EAGER_BYTES,
+    SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_SOFT, TICK,
 };
 use crate::offer::Offer;
 use crate::transport::{CloseReason, ConnId, Endpoint, Event, Outgoing, Transport};
@@ -134,6 +134,18 @@ impl TcpTransport {
             assert_eq!(conn.state, ConnState::Up, "PATH comes after HELLO");
             conn.queue.push_control(KIND_PATH, body);
             self.mark_dirty(id);
+        }
+    }
+
+    /// Another path carries the connection from now on and keeps it alive: no PING is sent here, and
+    /// silence means nothing. The kernel sends a probe from time to time, which no peer's process
+    /// wakes for: firewalls on the way forget connections on which nothing travels.
+    pub(in crate::transport) fn rest(&mut self, id: ConnId) {
+        let Some(conn) = self.table.get_mut(id) else { return };
+        conn.resting = true;
+        let probes = TcpKeepalive::new().with_time(REST_PROBE_AFTER);
+        if let Err(error) = conn.socket.set_tcp_keepalive(&probes) {
+            tracing::debug!(%error, "no probes of the kernel's on a connection that rests");
         }
     }
 
@@ -398,7 +410,7 @@ impl TcpTransport {
             next = next.min(self.tick_conn(id, events));
         }
         self.ids = ids;
-        self.lingering.tick(&mut self.scratch, now);
+        self.lingering.tick(&mut self.scratch, &mut self.stats, now);
         if self.lingering.len() > 0 {
             next = now;
         }

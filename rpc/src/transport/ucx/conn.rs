@@ -46,6 +46,16 @@ pub(super) struct Conn {
     pub(super) queued_bytes: usize,
     /// When they became too many.
     pub(super) stalled_since: Option<Time>,
+    /// The last flush, before the end.
+    pub(super) last_flush: LastFlush,
+}
+
+/// Whether what was sent has arrived, as UCX knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LastFlush {
+    NotBegun,
+    UnderWay,
+    Done,
 }
 
 /// The other end.
@@ -82,6 +92,7 @@ impl Conn {
             last_sent: Time(0),
             queued_bytes: 0,
             stalled_since: None,
+            last_flush: LastFlush::NotBegun,
         }
     }
 

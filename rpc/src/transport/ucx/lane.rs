@@ -8,12 +8,12 @@ use ogive_types::Time;
 use ogive_ucx::{Completion, Context, Done, Mode, Progress, UcxError, Worker};
 
 use super::arrivals::{Arrivals, Pull, reason};
-use super::conn::{Due, Remote};
+use super::conn::{Due, LastFlush, Remote};
 use super::inbox::FrameNo;
 use super::leaving::Leaving;
 use super::offers::Offers;
 use super::open;
-use super::pull::{MARK_BYTES, Mark, PREFIX_BYTES, random_mark};
+use super::pull::{MARK_BYTES, Mark, PREFIX_BYTES, Peer, random_mark};
 use super::slab::Slab;
 use super::wire::{LANE_HEAD_BYTES, LaneHead, Message};
 use crate::frame::{HEADER_BYTES, Header};
@@ -61,6 +61,19 @@ fn start(path: Path, endpoints: usize) -> Result<(Worker, Vec<u8>), UcxError> {
     worker.receive_messages(AM_ID)?;
     let address = worker.address()?;
     Ok((worker, address))
+}
+
+/// The peer's process, if its memory can be read; otherwise the log says what that costs.
+fn readable(mark: &Mark) -> Option<Peer> {
+    let tried = mark.try_read();
+    if let Err(why) = &tried {
+        tracing::warn!(
+            why,
+            "the memory of the peer cannot be read (ptrace_scope, seccomp): large payloads are \
+             copied twice, by UCX"
+        );
+    }
+    tried.ok()
 }
 
 impl UcxLane {
@@ -185,6 +198,9 @@ impl UcxLane {
         let Some(conn) = self.arrivals.conn(key) else { return };
         if let Some(remote) = &mut conn.remote {
             remote.settled = true;
+        }
+        if conn.last_flush == LastFlush::UnderWay {
+            conn.last_flush = LastFlush::Done;
         }
         if let Err(error) = result {
             self.arrivals.broken(key, reason(&error));
@@ -344,7 +360,7 @@ impl Lane for UcxLane {
         assert!(end.remote.is_none(), "{conn:?} attached twice");
         let endpoint = self.worker.connect(ucx).map_err(|error| error.to_string())?;
         let id = endpoint.id();
-        let memory = if self.path == Path::Shm { mark.try_read() } else { None };
+        let memory = if self.path == Path::Shm { readable(&mark) } else { None };
         // Over RDMA UCX needs messages of its own to connect, and must not be disturbed meanwhile.
         let flush = match self.path {
             Path::Rdma => endpoint.flush(ours),
@@ -377,6 +393,22 @@ impl Lane for UcxLane {
         if let Some(&key) = self.arrivals.by_conn.get(&conn) {
             self.transmit_frame(key, frame);
         }
+    }
+
+    fn is_drained(&mut self, conn: ConnId) -> bool {
+        let Some(&key) = self.arrivals.by_conn.get(&conn) else { return true };
+        let Some(conn) = self.arrivals.conn(key) else { return true };
+        let Some(remote) = &conn.remote else { return true };
+        if conn.queued_bytes > 0 || !remote.settled {
+            return false;
+        }
+        if conn.last_flush == LastFlush::NotBegun {
+            // An endpoint that failed has nothing more to wait for.
+            let later = remote.endpoint.flush(key) == Ok(Progress::Later);
+            conn.last_flush = if later { LastFlush::UnderWay } else { LastFlush::Done };
+            self.under_way += usize::from(later);
+        }
+        self.arrivals.conn(key).is_none_or(|conn| conn.last_flush == LastFlush::Done)
     }
 
     fn close(&mut self, conn: ConnId) {

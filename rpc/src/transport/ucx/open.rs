@@ -25,8 +25,12 @@ pub(super) fn check(path: Path) -> Result<(), String> {
 pub(super) fn config(path: Path) -> Config {
     let all: &[(&str, &str)] = match path {
         // `rc` brings its own way (ud) to make connections. The check of destination GIDs drops
-        // every datagram of devices whose GIDs are IPv4 addresses in UCX 1.13 (soft-RoCE).
-        Path::Rdma => &[("TLS", "rc,self"), ("UD_VERBS_ETH_DGID_CHECK", "n")],
+        // every datagram of devices whose GIDs are IPv4 addresses in UCX 1.13 (soft-RoCE). A packet
+        // that was lost is sent again after `RC_TIMEOUT`, and all behind it wait: with UCX's own 1 s,
+        // leaders of copysets lose their majority over one packet.
+        Path::Rdma => {
+            &[("TLS", "rc,self"), ("UD_VERBS_ETH_DGID_CHECK", "n"), ("RC_TIMEOUT", "60ms")]
+        }
         // Peer failure has to be asked for on shared memory.
         _ => &[("TLS", "posix,cma,self"), ("POSIX_ERROR_HANDLING", "y")],
     };

@@ -58,12 +58,13 @@ impl Mark {
         Some((Mark { pid, at, value: *value }, rest))
     }
 
-    /// The process whose memory this one can read, if it can.
-    pub(super) fn try_read(&self) -> Option<Peer> {
-        let peer = Peer { pid: i32::try_from(self.pid).ok().filter(|&pid| pid > 0)? };
+    /// The process whose memory this one can read, or why it cannot.
+    pub(super) fn try_read(&self) -> Result<Peer, String> {
+        let pid = i32::try_from(self.pid).ok().filter(|&pid| pid > 0);
+        let peer = Peer { pid: pid.ok_or("the peer names no process")? };
         let mut found = [0; MARK_BYTES];
-        peer.read(self.at, &mut found).ok()?;
-        (found == self.value).then_some(peer)
+        peer.read(self.at, &mut found).map_err(|e| e.to_string())?;
+        (found == self.value).then_some(peer).ok_or_else(|| "it is another process".into())
     }
 }
 
@@ -135,9 +136,9 @@ mod tests {
         peer.read(bytes.as_ptr() as u64, &mut copy).expect("readable");
         assert_eq!(copy, bytes);
         assert!(peer.read(8, &mut copy).is_err(), "no memory there");
-        assert!(Mark { value: [0; MARK_BYTES], ..mark }.try_read().is_none());
-        assert!(Mark { at: 8, ..mark }.try_read().is_none());
-        assert!(Mark { pid: u64::MAX, ..mark }.try_read().is_none());
-        assert!(Mark::none().try_read().is_none());
+        assert!(Mark { value: [0; MARK_BYTES], ..mark }.try_read().is_err());
+        assert!(Mark { at: 8, ..mark }.try_read().is_err());
+        assert!(Mark { pid: u64::MAX, ..mark }.try_read().is_err());
+        assert!(Mark::none().try_read().is_err());
     }
 }
