@@ -96,6 +96,27 @@ fn formatting() {
     fails(&ogive(&["format", text(&foreign)]), 1, &["ext", "--force"]);
 }
 
+/// Before anybody else hears of it: the metadata servers named here do not exist.
+#[test]
+fn a_path_that_is_demanded_and_cannot_be_had_stops_the_start() {
+    if std::fs::read_dir("/sys/class/infiniband").is_ok_and(|mut found| found.next().is_some()) {
+        return println!("skipped: this host has RDMA");
+    }
+    let dir = scratch();
+    let device = dir.path().join("device");
+    out(&["format", text(&device), "--size", "64MiB", "--quick"]);
+    let mds = ["--mds", "127.0.0.1:1", "--transport", "rdma"];
+    let socket = dir.path().join("nbd");
+    let says = ["--transport rdma cannot be had: ", "--transport auto"];
+    let chunkserver = ["chunkserver", "--zone", "z", "--device", text(&device)];
+    fails(&ogive(&[&chunkserver[..], &mds].concat()), 2, &says);
+    let nbd = ["nbd", "--volume", "v", "--socket", text(&socket)];
+    fails(&ogive(&[&nbd[..], &mds].concat()), 2, &says);
+    let demo = dir.path().join("demo");
+    fails(&ogive(&["demo", "--dir", text(&demo), "--transport", "rdma"]), 2, &says);
+    assert!(!demo.exists(), "nothing was begun");
+}
+
 #[test]
 fn bad_devices_are_refused() {
     let dir = scratch();

@@ -29,6 +29,7 @@ use crate::args::DemoArgs;
 use crate::local::{self, LocalCluster, Options};
 use crate::output::{self, bytes};
 use crate::progress::Progress;
+use crate::role::checks;
 
 /// The volume of the loads.
 const LOAD_BYTES: u64 = 256 << 20;
@@ -49,6 +50,7 @@ pub fn run(args: &DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
         return stop(&dir);
     }
     let start = Instant::now();
+    checks::demanded(args.transport)?;
     let tools = Tools::find()?;
     remove_left_over(&dir)?;
     check_host(args, &dir)?;

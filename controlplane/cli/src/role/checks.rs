@@ -4,6 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ogive_hwtest::{Paths, Requirements, Verdict};
+use ogive_rpc::transport::{PathChoice, net};
+
+use crate::Usage;
 
 /// Paths beside TCP that this build has.
 pub(crate) const PATHS: Paths = Paths { shm: cfg!(feature = "ucx"), rdma: cfg!(feature = "rdma") };
@@ -14,13 +17,25 @@ pub(crate) fn mds(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Checks the host of a chunkserver.
-pub(crate) fn chunkserver(device: &Path, shards: usize) -> anyhow::Result<()> {
-    enforce(&Requirements::chunkserver(device, shards).with_paths(PATHS))
+pub(crate) fn chunkserver(
+    device: &Path,
+    shards: usize,
+    transport: PathChoice,
+) -> anyhow::Result<()> {
+    enforce(&Requirements::chunkserver(device, shards).with_paths(PATHS))?;
+    demanded(transport)
 }
 
 /// Checks the host of a gateway.
-pub(crate) fn gateway() -> anyhow::Result<()> {
-    enforce(&Requirements::gateway(1).with_paths(PATHS))
+pub(crate) fn gateway(transport: PathChoice) -> anyhow::Result<()> {
+    enforce(&Requirements::gateway(1).with_paths(PATHS))?;
+    demanded(transport)
+}
+
+/// A path that is demanded and cannot be had here is a mistake in the call or the configuration.
+/// Found before anybody hears of this process; after limits were raised as far as they can be.
+pub(crate) fn demanded(transport: PathChoice) -> anyhow::Result<()> {
+    Ok(net::check(transport).map_err(|error| Usage(error.to_string()))?)
 }
 
 /// A failed check is an error, with what to do about it; warnings are logged.

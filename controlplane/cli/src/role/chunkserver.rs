@@ -34,7 +34,7 @@ const RETRY: Duration = Duration::from_millis(300);
 pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
     let mut device = Device::open(&args.device)?;
     let shards = usize::from(device.label().shards);
-    checks::chunkserver(&args.device, shards)?;
+    checks::chunkserver(&args.device, shards, args.transport)?;
     let listen = resolve(&args.listen)?;
     let runtime = runtime()?;
     let mds = MdsClient::new(&args.mds.mds)?;

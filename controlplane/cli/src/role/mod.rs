@@ -4,7 +4,7 @@ pub mod chunkserver;
 pub mod mds;
 pub mod nbd;
 
-mod checks;
+pub(crate) mod checks;
 pub(crate) use checks::PATHS;
 mod paths;
 

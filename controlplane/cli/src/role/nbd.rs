@@ -34,7 +34,7 @@ const BEATS_PER_LEASE: u64 = 3;
 /// Runs a gateway until it is asked to stop.
 pub fn run(args: &NbdArgs) -> anyhow::Result<()> {
     let listen = listen(args)?;
-    checks::gateway()?;
+    checks::gateway(args.transport)?;
     let mds = MdsClient::new(&args.mds.mds)?;
     LocalSet::new().block_on(&runtime()?, serve(args, mds, listen))
 }
