@@ -6,7 +6,7 @@
 #   -t  bound for all of it (default 600)
 # Exit code: the command's; 124 the bound was hit; 125 the machine died; 77 it cannot be had here,
 # and the last line on stderr says why. The command sees the variables UCX_*, RUST_*, OGIVE_BIN,
-# OGIVE_UCX_TESTS, OGIVE_TRANSPORT and OGIVE_LOG of this environment.
+# OGIVE_UCX_TESTS, OGIVE_RPC_TESTS, OGIVE_TRANSPORT and OGIVE_LOG of this environment.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 limit=600
@@ -43,7 +43,7 @@ control=$run/control
 mkdir "$control"
 cp "$here/setup.sh" "$control/"
 {
-    for name in $(compgen -e | grep -E '^(UCX_|RUST_|OGIVE_(BIN|UCX_TESTS|TRANSPORT|LOG)$)'); do
+    for name in $(compgen -e | grep -E '^(UCX_|RUST_|OGIVE_(BIN|(UCX|RPC)_TESTS|TRANSPORT|LOG)$)'); do
         declare -p "$name"
     done
     printf 'cd %q\nexec' "$PWD"

@@ -30,8 +30,11 @@ cargo=${CARGO:-cargo}
 $cargo build --release -q --bin ogive --features ucx,rdma
 OGIVE_UCX_TESTS=$($cargo test --release -p ogive-ucx --test '*' --no-run 2>&1 | executables)
 [ -n "$OGIVE_UCX_TESTS" ] || { echo "test-rdma: cargo built no tests of ogive-ucx" >&2; exit 1; }
+OGIVE_RPC_TESTS=$($cargo test --release -p ogive-rpc --features ucx,rdma --test ucx --test robust \
+    --no-run 2>&1 | executables)
+[ -n "$OGIVE_RPC_TESTS" ] || { echo "test-rdma: cargo built no tests of ogive-rpc" >&2; exit 1; }
 OGIVE_BIN=$(realpath "${CARGO_TARGET_DIR:-target}/release/ogive")
-export OGIVE_BIN OGIVE_UCX_TESTS
+export OGIVE_BIN OGIVE_UCX_TESTS OGIVE_RPC_TESTS
 
 code=0
 "$here/boot.sh" -t "$LIMIT" "$here/tests.sh" "$@" 2> >(tee "$said" >&2) || code=$?

@@ -3,13 +3,14 @@
 # ends with a line `part NAME: ok in N s` in the guest's time; the exit code is 0 when all did.
 #
 #   environment  the RDMA devices and UCX themselves, without Ogive: when this fails, look here first
-#   ucx          the tests of ogive-ucx over rc, on one device
+#   ucx          the tests of ogive-ucx, and those of ogive-rpc's lanes, over rc, on one device
 #   cluster      a whole cluster over rc: write, verify, kill a chunkserver, verify, return, verify
 #   loss         the same while the network loses one packet in a hundred
 #   fallback     RDMA that cannot be used: connections come up over TCP and the log says why
 #
-# Reads OGIVE_BIN (the binary), OGIVE_UCX_TESTS (test binaries), OGIVE_TRANSPORT (default rdma; `tcp`
-# runs the cluster parts without RDMA, which tells a fault of the lane from one of the cluster).
+# Reads OGIVE_BIN (the binary), OGIVE_UCX_TESTS and OGIVE_RPC_TESTS (test binaries), OGIVE_TRANSPORT
+# (default rdma; `tcp` runs the cluster parts without RDMA, which tells a fault of the lane from one
+# of the cluster).
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 : "${OGIVE_BIN:?the binary}"
@@ -64,18 +65,32 @@ part_environment() {
 }
 
 part_ucx() {
-    local test log before
+    local test before
     before=$(sent 1)
     [ -n "${OGIVE_UCX_TESTS:-}" ] || fail "OGIVE_UCX_TESTS names no test binaries"
-    for test in $OGIVE_UCX_TESTS; do
-        log=$dir/$(basename "${test%-*}").log
-        # The environment wins over what the tests set: they all go over this device.
-        UCX_TLS=rc,self UCX_NET_DEVICES=rxe1:1 timeout $((4 * SOON)) "$test" --test-threads=1 \
-            >"$log" 2>&1 || fail "$(basename "${test%-*}"): exit code $?"
-        say "$(basename "${test%-*}"): $(grep -o '[0-9]* passed' "$log")"
+    [ -n "${OGIVE_RPC_TESTS:-}" ] || fail "OGIVE_RPC_TESTS names no test binaries"
+    for test in $OGIVE_UCX_TESTS; do run_tests "ogive-ucx" "$test"; done
+    # Those of crowds and floods would take hours here; they ran over TCP and shared memory.
+    export OGIVE_TEST_PATH=rdma
+    for test in $OGIVE_RPC_TESTS; do
+        case $(basename "$test") in
+            robust-*) run_tests "ogive-rpc robust" "$test" credits ending a_stopped_process ;;
+            *) run_tests "ogive-rpc $(basename "${test%-*}")" "$test" ;;
+        esac
     done
     [ "$(sent 1)" -gt $((before + 100)) ] || fail "the tests sent nothing over RDMA"
     say "$(($(sent 1) - before)) packets"
+}
+
+# run_tests NAME BINARY [FILTER...]
+run_tests() {
+    local name=$1 test=$2 log=$dir/${1// /-}.log code=0
+    shift 2
+    # The environment wins over what the tests set: they all go over this device.
+    UCX_TLS=rc,self UCX_NET_DEVICES=rxe1:1 timeout $((10 * SOON)) "$test" --test-threads=1 "$@" \
+        >"$log" 2>&1 || code=$?
+    [ $code = 0 ] || fail "$name: exit code $code"
+    say "$name: $(grep -o '[0-9]* passed' "$log")"
 }
 
 part_cluster() {
@@ -99,7 +114,6 @@ part_loss() {
     for n in 1 2 3 4; do tc qdisc add dev "nic$n" root netem loss 1% || fail "no netem"; done
     part_cluster
     dropped=$(tc -s qdisc show dev nic$GATEWAY | grep -o 'dropped [0-9]*' | cut -d' ' -f2)
-    for n in 1 2 3 4; do tc qdisc del dev "nic$n" root; done
     [ "$OGIVE_TRANSPORT" = tcp ] || [ "${dropped:-0}" -gt 0 ] || fail "the network lost nothing"
     say "lost ${dropped:-0} packets of the gateway"
 }
@@ -130,10 +144,32 @@ part_fallback() {
     log_says chunkserver-2 'path=tcp.*rdma: .*memlock'
     log_says chunkserver-3 'path=tcp.*rdma: .*not answer'
     log_says gateway 'path=tcp.*rdma: .*(unreachable|does not (start|offer))'
+    wrong_gid
     grep -h -o 'path=tcp why=.*' "$dir"/{chunkserver-*,gateway}.log | sort | uniq -c
 }
 
+# Server 3 comes back with an address of its device to which the others have no route.
+wrong_gid() {
+    local gids=/sys/class/infiniband/rxe3/ports/1/gids index
+    kill "${pids[chunkserver-3]}"
+    wait "${pids[chunkserver-3]}"
+    mv "$dir/chunkserver-3.log" "$dir/chunkserver-3-firewall.log"
+    ip addr add 10.77.0.3/32 dev nic3
+    index=$(basename "$(grep -l 0a4d:0003 "$gids"/*)") || fail "no GID for another address"
+    UCX_IB_GID_INDEX=$index start_chunkserver 3
+    eventually "a healthy cluster with a wrong GID" is healthy
+    compare "with a wrong GID"
+    log_says chunkserver-3 'inbound=false path=tcp.*rdma: '
+    ip addr del 10.77.0.3/32 dev nic3
+}
+
 log_says() { grep -Eq "$2" "$dir/$1.log" || fail "the log of $1 has no line '$2'"; }
+
+# Ends what a part did to the network, however it ended.
+lose_nothing() {
+    local n
+    for n in 1 2 3 4; do tc qdisc del dev "nic$n" root 2>/dev/null; done
+}
 
 # A part runs in a shell of its own and takes its processes with it.
 run() {
@@ -142,7 +178,7 @@ run() {
     (
         dir=/run/test/$part
         mkdir -p "$dir"
-        trap 'kill -9 "${pids[@]}" $(jobs -p) 2>/dev/null; wait 2>/dev/null' EXIT
+        trap 'kill -9 "${pids[@]}" $(jobs -p) 2>/dev/null; wait 2>/dev/null; lose_nothing' EXIT
         "part_$part"
     ) || code=$?
     if [ $code = 0 ]; then
