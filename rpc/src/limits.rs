@@ -56,8 +56,8 @@ pub const TCP_EAGER_POLLS: u32 = 64;
 pub const TCP_LAZY_POLLS: u32 = 16;
 /// And at least this often, for an owner that is busy between its polls.
 pub const TCP_LAZY_EVERY: Duration = Duration::from_micros(10);
-/// A lane whose owner closed the connection is kept for so long at most, until what was sent over it
-/// has arrived: as long as a closed TCP connection.
+/// A lane whose owner closed the connection is kept for so long at most, until what was sent over
+/// it has arrived: as long as a closed TCP connection.
 pub const LANE_PARTS_WITHIN: Duration = LINGER_FOR;
 /// Polls of a lane whose connection has ended on TCP, to take what was sent before the end.
 pub const LANE_DRAIN_POLLS: usize = 64;

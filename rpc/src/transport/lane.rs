@@ -77,9 +77,9 @@ pub trait Lane {
     /// Queues a frame; `flush` sends it. On an unknown or closed connection it is dropped.
     fn send(&mut self, conn: ConnId, frame: Outgoing, now: Time);
 
-    /// Whether everything sent on a connection has left for good, so that it reaches the peer though
-    /// `close` follows. Asked again and again until it is so. True when the connection is unknown or
-    /// broken.
+    /// Whether everything sent on a connection has left for good, so that it reaches the peer
+    /// though `close` follows. Asked again and again until it is so. True when the connection is
+    /// unknown or broken.
     fn is_drained(&mut self, conn: ConnId) -> bool;
 
     /// Ends a connection, in whatever state, at once and silently: no event of it follows. Nothing

@@ -47,7 +47,8 @@ pub struct NetTransport {
     pace: Pace,
     /// `None` without lanes: TCP's own descriptor does.
     wake: Option<Wake>,
-    /// Connections that the owner closed, whose lane still has something to deliver, and until when.
+    /// Connections that the owner closed, whose lane still has something to deliver, and until
+    /// when.
     parting: Vec<(ConnId, Time)>,
     /// No time-out of a negotiation lies before this.
     next_timeout: Time,

@@ -4,7 +4,8 @@
 //! overtake and destroy the GOODBYE before the peer has read why it was refused. So such a socket
 //! is shut down for writing and read empty for a moment, until the peer closes its end.
 //!
-//! What was queued before an end in order is sent first, as far as the peer takes it in that moment.
+//! What was queued before an end in order is sent first, as far as the peer takes it in that
+//! moment.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -66,8 +67,8 @@ impl Lingering {
     }
 }
 
-/// Sends what is queued, as far as the kernel takes it, and behind the last byte the end. False when
-/// the peer is gone.
+/// Sends what is queued, as far as the kernel takes it, and behind the last byte the end. False
+/// when the peer is gone.
 fn write_empty(conn: &mut Conn, scratch: &mut [u8], stats: &mut TcpStats, now: Time) -> bool {
     if conn.write(scratch, stats, now).is_err() || conn.broken {
         return false;

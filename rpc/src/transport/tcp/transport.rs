@@ -137,9 +137,9 @@ impl TcpTransport {
         }
     }
 
-    /// Another path carries the connection from now on and keeps it alive: no PING is sent here, and
-    /// silence means nothing. The kernel sends a probe from time to time, which no peer's process
-    /// wakes for: firewalls on the way forget connections on which nothing travels.
+    /// Another path carries the connection from now on and keeps it alive: no PING is sent here,
+    /// and silence means nothing. The kernel sends a probe from time to time, which no peer's
+    /// process wakes for: firewalls on the way forget connections on which nothing travels.
     pub(in crate::transport) fn rest(&mut self, id: ConnId) {
         let Some(conn) = self.table.get_mut(id) else { return };
         conn.resting = true;

@@ -26,8 +26,8 @@ pub(super) fn config(path: Path) -> Config {
     let all: &[(&str, &str)] = match path {
         // `rc` brings its own way (ud) to make connections. The check of destination GIDs drops
         // every datagram of devices whose GIDs are IPv4 addresses in UCX 1.13 (soft-RoCE). A packet
-        // that was lost is sent again after `RC_TIMEOUT`, and all behind it wait: with UCX's own 1 s,
-        // leaders of copysets lose their majority over one packet.
+        // that was lost is sent again after `RC_TIMEOUT`, and all behind it wait: in the second
+        // that UCX has for it by itself, leaders of copysets lose their majority.
         Path::Rdma => {
             &[("TLS", "rc,self"), ("UD_VERBS_ETH_DGID_CHECK", "n"), ("RC_TIMEOUT", "60ms")]
         }
