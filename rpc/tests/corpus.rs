@@ -109,7 +109,7 @@ fn io(op: IoOp) -> IoRequest {
 }
 
 fn read() -> IoOp {
-    IoOp::Read { chunk: chunk(), range: range() }
+    IoOp::Read { chunk: chunk(), range: range(), settled: true }
 }
 
 fn write() -> IoOp {

@@ -2,7 +2,9 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 use ogive_rpc::frame::{Header, KIND_HELLO};
-use ogive_rpc::limits::{SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_SOFT};
+use ogive_rpc::limits::{
+    READ_BYTES_PER_POLL, SCRATCH_BYTES, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_BYTES_SOFT,
+};
 
 use super::*;
 
@@ -102,6 +104,7 @@ fn a_large_payload_is_not_overtaken_for_ever_by_small_ones() {
     let mut client = End::client();
     let (large, _) = pair(&mut client, &mut server, Time(1));
     let (small, _) = pair(&mut client, &mut server, Time(1));
+    let (third, _) = pair(&mut client, &mut server, Time(1));
     let mut held: Vec<_> = std::iter::from_fn(|| pool.alloc(64 << 10)).collect();
     client.send(large, 0, false, 1 << 20, Time(1));
     settle(&mut [&mut client, &mut server], Time(1), |ends| ends[1].tcp.stats().pauses == 1);
@@ -110,13 +113,39 @@ fn a_large_payload_is_not_overtaken_for_ever_by_small_ones() {
     }
     settle(&mut [&mut client, &mut server], Time(1), |ends| ends[1].tcp.stats().pauses == 2);
     let mut kept = Vec::new();
+    let mut late = 100..;
     settle(&mut [&mut client, &mut server], Time(1), |ends| {
-        // What is given back would just do for a small one, each time.
+        // What is given back would just do for a small one, each time: for those that wait behind
+        // the large one, and for those that come only now.
         held.pop();
+        ends[0].send(third, late.next().unwrap(), false, 64 << 10, Time(1));
         kept.extend(ends[1].received());
         assert!(kept.is_empty() || held.len() <= 48, "the large one came first");
         kept.iter().any(|(_, frame)| frame.id == 0)
     });
+}
+
+#[test]
+fn one_look_at_a_connection_takes_no_more_than_its_share() {
+    let (mut server, mut client) = (End::server(), End::client());
+    let (out, _) = pair(&mut client, &mut server, Time(1));
+    // Far more than one look may take, and as much as the kernel holds waits before each look.
+    let count = 8000;
+    for id in 0..count {
+        client.send(out, id, false, 4096, Time(1));
+    }
+    let (mut most, mut got, mut before) = (0, 0, server.tcp.stats().bytes_received);
+    settle(&mut [&mut client, &mut server], Time(1), |ends| {
+        let after = ends[1].tcp.stats().bytes_received;
+        most = most.max(std::mem::replace(&mut before, after).abs_diff(after));
+        got += ends[1].received().len() as u64;
+        (0..20).for_each(|_| ends[0].tcp.flush(Time(1)));
+        got == count
+    });
+    // The last read of a look begins within the share, and fills a buffer and the scratch at most.
+    let bound = READ_BYTES_PER_POLL + 4096 + SCRATCH_BYTES;
+    assert!(most <= bound as u64, "{most} bytes in one look");
+    assert!(most > bound as u64 / 2, "too little waited to tell: {most}");
 }
 
 #[test]

@@ -5,6 +5,8 @@ use ogive_rpc::frame::{
     HEADER_BYTES, Header, KIND_GOODBYE, KIND_HELLO, KIND_PATH, KIND_PING, KIND_UPPER_MIN, VERSION,
 };
 
+use ogive_rpc::limits::LINGERING_MAX;
+
 use super::*;
 
 /// A server with one honest client, and a raw socket to do harm with.
@@ -231,4 +233,34 @@ fn no_more_connections_than_allowed() {
     assert_eq!(conn, third);
     assert!(matches!(&reason, CloseReason::Refused(why) if why.contains("2 connections")));
     assert_eq!(server.tcp.connections(), 2);
+}
+
+#[test]
+fn strangers_who_were_told_to_go_and_stay_take_no_place_for_long() {
+    let connections_max = LINGERING_MAX + 2;
+    let mut server = End::start(TcpConfig {
+        listen: vec![loopback()],
+        connections_max,
+        ..TcpConfig::new(server_hello(), Pool::new(4 << 20))
+    });
+    let mut client = End::client();
+    let to = server.endpoint().tcp_addr().unwrap();
+    let mut strangers = Vec::new();
+    for n in 1..=2 * connections_max as u64 {
+        let mut raw = TcpStream::connect(to).unwrap();
+        raw.write_all(&[0xff; 64]).unwrap();
+        // It neither reads what it is told, nor closes its end.
+        strangers.push(raw);
+        settle(&mut [&mut server], seconds(1), |ends| ends[0].tcp.stats().refused == n);
+    }
+    // In the same moment there is a place for two.
+    for _ in 0..2 {
+        pair(&mut client, &mut server, seconds(1));
+    }
+    for _ in 0..10 {
+        server.poll(seconds(3));
+    }
+    while server.tcp.connections() < connections_max {
+        pair(&mut client, &mut server, seconds(3));
+    }
 }
