@@ -15,7 +15,7 @@ use ogive_rpc::token::{Credential, Keyring, UnixSeconds};
 use ogive_rpc::transport::net::{NetConfig, NetTransport};
 use ogive_rpc::transport::tcp::{Accept, TcpConfig};
 use ogive_rpc::transport::{Endpoint, PathChoice};
-use ogive_shard::{Admin, Shard, ShardOptions, limits};
+use ogive_shard::{Admin, ScrubOptions, Shard, ShardOptions, limits};
 use ogive_store::file::DeviceFile;
 use ogive_store::{Label, Store, StoreOptions, read_label, write_identity};
 use ogive_types::{ChunkserverId, ClusterId, ShardAddr};
@@ -37,6 +37,9 @@ pub struct ChunkserverConfig {
     pub buffer_bytes: usize,
     /// Timing of the copysets.
     pub timing: Timing,
+    /// How to look for damage in the background; the rate is that of the device, which its shards
+    /// share.
+    pub scrub: ScrubOptions,
     /// Which paths connections may take.
     pub transport: PathChoice,
     /// What the shards show and check from the first connection on; without one they talk to nobody
@@ -175,7 +178,9 @@ fn build(
         net.transport.local_endpoints().into_iter().next().ok_or("no listening address")?;
     let disk = Disk::new(file.as_fd(), pool, DISK_DEPTH).map_err(|e| e.to_string())?;
     let seed = ogive_reactor::now().0 ^ (u64::from(addr.server.0) << 40) ^ u64::from(shard);
-    let options = ShardOptions { addr, timing: config.timing, seed };
+    let rate = config.scrub.bytes_per_second.div_ceil(u64::from(label.shards.max(1)));
+    let scrub = ScrubOptions { bytes_per_second: rate, ..config.scrub };
+    let options = ShardOptions { addr, timing: config.timing, seed, scrub };
     let shard = Shard::new(options, store, ogive_reactor::now());
     Ok((ShardLoop::new(shard, net, disk, commands), endpoint))
 }

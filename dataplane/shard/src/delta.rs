@@ -13,7 +13,7 @@
 //! design record of the copyset crate).
 
 use ogive_buf::Buf;
-use ogive_store::DeltaCursor;
+use ogive_store::{DeltaCursor, ReadError};
 use ogive_types::message::{DeltaEnd, DeltaPage, DeltaReply, ReplicaReply, ReplicaRequest, encode};
 use ogive_types::{CopysetId, Index, LogPos, ShardAddr, Time, block_sums};
 
@@ -155,7 +155,7 @@ impl Shard {
     pub(crate) fn delta_read_done(
         &mut self,
         token: Token,
-        data: Option<Buf>,
+        result: Result<Buf, ReadError>,
         now: Time,
         out: &mut Vec<Effect>,
     ) {
@@ -167,6 +167,12 @@ impl Shard {
             return; // the page of a delta that was started over
         }
         self.active.insert(id);
+        if let Err(error @ (ReadError::Checksum | ReadError::Device(_) | ReadError::Busy)) = result
+        {
+            tracing::warn!(copyset = %id, %to, %error, "delta stopped");
+            return self.delta_failed(id, to);
+        }
+        let data = result.ok();
         let sums = page.chunks.iter().flat_map(|c| &c.extents).flat_map(|e| &e.sums);
         let intact = data.as_ref().is_some_and(|d| block_sums(d).iter().eq(sums));
         let Some(sender) = self.delta(id, to) else { return };

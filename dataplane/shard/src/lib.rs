@@ -14,21 +14,29 @@
 //!    persisted;
 //! 4. `group`: the core counts; at the commit the waiting request is answered, and the store
 //!    applies the entry.
+//!
+//! Blocks that reads or the `scrub` find damaged are fetched from a peer (`repair`, `fetch`) and
+//! written anew.
 
 mod calls;
 mod delta;
 mod effects;
 mod event;
+mod fetch;
 mod group;
 mod io;
 pub mod limits;
 mod outbox;
 mod peers;
+mod repair;
 mod replica;
 mod report;
+mod scrub;
 mod sessions;
 mod shard;
+mod stored;
 
 pub use event::{Admin, Effect, Event, ReplicaSpec};
-pub use report::{ReplicaReport, ReplicaRole};
+pub use report::{Health, RepairReport, ReplicaReport, ReplicaRole, ScrubReport};
+pub use scrub::ScrubOptions;
 pub use shard::{Shard, ShardOptions, Stats};

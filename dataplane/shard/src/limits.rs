@@ -35,3 +35,27 @@ pub const DELTA_PAGES_IN_FLIGHT: usize = 4;
 pub const DELTAS_MAX: usize = 4;
 /// Messages to one follower of one copyset that wait for payloads to be read back from the disk.
 pub const OUTBOX_MAX: usize = 1024;
+/// How long a peer may take to answer with copies of damaged blocks: a few slow reads. A client
+/// waits for it, and the next peer is asked after it.
+pub const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Requests for copies that a shard has out at once.
+pub const FETCHES_MAX: usize = 4;
+/// Damaged blocks that a shard repairs or remembers; more are found again later.
+pub const REPAIRS_MAX: usize = 4096;
+/// Reads that wait for repairs, each with a buffer; more are told to come back.
+pub const REPAIR_READERS_MAX: usize = 256;
+/// Pause after all peers were asked in vain, doubled from the first to the second.
+pub const REPAIR_RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest such pause: a peer that comes back with a good copy is asked within it.
+pub const REPAIR_RETRY_MAX: Duration = Duration::from_secs(60);
+/// Blocks that one step of a scrub reads: long enough for a disk to be efficient, short enough
+/// that a client's read behind it does not wait long.
+pub const SCRUB_BLOCKS: usize = 64;
+/// Times that a step of a scrub gives way to other operations, a grid step each: under constant
+/// load it takes place nevertheless.
+pub const SCRUB_YIELDS_MAX: u32 = 20;
+/// Damaged blocks found since the start with which a device is to be replaced: single blocks rot,
+/// and a device that is well does not lose so many.
+pub const DAMAGE_MAX: u64 = 64;
+/// Blocks that could not be read since the start with which a device is to be replaced.
+pub const IO_ERRORS_MAX: u64 = 8;

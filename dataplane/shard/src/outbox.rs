@@ -71,20 +71,15 @@ impl Outbox {
         Sent::All
     }
 
-    /// The data of an entry arrived; false when it is not ours.
-    pub(crate) fn fetched(&mut self, token: Token, data: Option<Buf>) -> bool {
-        match self.reading {
-            Some((t, index)) if t == token => {
-                self.reading = None;
-                match data {
-                    Some(data) => self.fetched.push((index, data)),
-                    // Unreadable here: the follower is left to a delta or to another leader.
-                    None => self.waiting.clear(),
-                }
-                true
-            }
-            _ => false,
+    /// The data of an entry arrived, or cannot be had, and the appends that need it are dropped;
+    /// `None` when it is not ours, otherwise which entry.
+    pub(crate) fn fetched(&mut self, token: Token, data: Option<&Buf>) -> Option<Index> {
+        let (_, index) = self.reading.take_if(|(reading, _)| *reading == token)?;
+        match data {
+            Some(data) => self.fetched.push((index, data.clone())),
+            None => self.waiting.clear(),
         }
+        Some(index)
     }
 
     /// The read that the first waiting batch needs, if one is under way.

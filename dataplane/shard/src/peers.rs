@@ -15,7 +15,7 @@ use ogive_types::message::{Kind, ReplicaRequest, encode};
 use ogive_types::{CopysetId, ShardAddr, Time};
 
 use crate::event::Effect;
-use crate::limits::{CALL_TIMEOUT, RECONNECT_FIRST, RECONNECT_MAX, VOTE_TIMEOUT};
+use crate::limits::{CALL_TIMEOUT, FETCH_TIMEOUT, RECONNECT_FIRST, RECONNECT_MAX, VOTE_TIMEOUT};
 
 /// A request to a peer that is not answered yet.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(crate) enum What {
     Delta(CopysetId),
     DeltaEnd(CopysetId),
     TimeoutNow(CopysetId),
+    /// Blocks for repairs; the number of the fetch.
+    Fetch(u64),
 }
 
 #[derive(Default)]
@@ -168,6 +170,7 @@ impl Peers {
         let Some(Link::Up(conn)) = self.known.get(&call.to).map(|p| p.link) else { return false };
         let timeout = match call.what {
             What::Vote(_) | What::TimeoutNow(_) => VOTE_TIMEOUT,
+            What::Fetch(_) => FETCH_TIMEOUT,
             _ => CALL_TIMEOUT,
         };
         let bytes = payload.iter().map(|b| b.len() as u64).sum();

@@ -58,6 +58,12 @@ impl Shard {
                 self.calls.answer(token, encode(&ReplicaReply::Nothing), Vec::new(), out);
                 self.queue_core(id, effects, now, out);
             }
+            ReplicaRequest::Fetch(id, blocks) => {
+                if self.member(id, from).is_none() {
+                    return self.ignore(token, out);
+                }
+                self.on_fetch(id, token, &blocks, out);
+            }
         }
         Ok(())
     }
@@ -145,7 +151,9 @@ impl Shard {
         let Some(call) = self.peers.answered(conn, frame.id) else {
             return Ok(()); // given up before
         };
+        let payload_bytes = frame.payload.as_ref().map_or(0, |p| p.len());
         let reply: ReplicaReply = decode(&frame.body).map_err(|e| e.to_string())?;
+        reply.validate(payload_bytes).map_err(|e| e.to_string())?;
         let from = call.to;
         let mut effects = Vec::new();
         match (call.what, reply) {
@@ -173,6 +181,9 @@ impl Shard {
             (What::DeltaEnd(id), ReplicaReply::Delta(said, reply)) if said == id => {
                 self.on_delta_reply(id, from, true, reply, now, out);
             }
+            (What::Fetch(number), ReplicaReply::Fetched(_, found)) => {
+                return self.on_fetched(number, &found, frame.payload, now, out);
+            }
             (_, ReplicaReply::Nothing) => self.lost(call, now, out),
             (what, _) => return Err(format!("answer of another kind to {what:?}")),
         }
@@ -192,6 +203,7 @@ impl Shard {
                 self.queue_core(id, effects, now, out);
             }
             What::Delta(id) | What::DeltaEnd(id) => self.delta_failed(id, call.to),
+            What::Fetch(number) => self.fetch_lost(number, now),
             What::Vote(_) | What::Heartbeats | What::TimeoutNow(_) => {}
         }
     }

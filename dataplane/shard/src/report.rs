@@ -1,8 +1,11 @@
 //! What a shard tells the control plane, and the operator, about its replicas.
 
+use std::time::Duration;
+
 use ogive_copyset::Role;
 use ogive_types::{CopysetId, Epoch, Index, ShardAddr, Term, Time, VolumeId};
 
+use crate::limits::{DAMAGE_MAX, IO_ERRORS_MAX};
 use crate::shard::Shard;
 
 /// Role of a replica.
@@ -41,7 +44,55 @@ pub struct ReplicaReport {
     pub dropped: Vec<VolumeId>,
 }
 
+/// Damage and repairs since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RepairReport {
+    /// Blocks found damaged.
+    pub damaged: u64,
+    /// Those among them that the device failed to read.
+    pub io_errors: u64,
+    /// Blocks written anew.
+    pub repaired: u64,
+    /// Damaged blocks that are not repaired now.
+    pub open: u64,
+    /// Those among them of which no replica has a good copy.
+    pub unrepairable: u64,
+}
+
+/// The scrub of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Laps since the start.
+    pub laps: u64,
+    /// Bytes read in this lap, or in the last one while none is under way.
+    pub lap_bytes: u64,
+    /// Bytes that were mapped when it began.
+    pub lap_bytes_expected: u64,
+    /// How long the last lap took.
+    pub last_lap: Duration,
+    /// Bytes that it read.
+    pub last_lap_bytes: u64,
+}
+
+/// The health of a shard's part of the device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Damage and repairs.
+    pub repair: RepairReport,
+    /// The scrub.
+    pub scrub: ScrubReport,
+    /// So much is damaged that the device should be replaced.
+    pub replace: bool,
+}
+
 impl Shard {
+    /// The health of this shard's part of the device.
+    pub fn health(&self) -> Health {
+        let (repair, scrub) = (self.repairs.report(), self.scrub.report());
+        let replace = repair.damaged >= DAMAGE_MAX || repair.io_errors >= IO_ERRORS_MAX;
+        Health { repair, scrub, replace }
+    }
+
     /// The state of all replicas, by copyset.
     pub fn report(&self, now: Time) -> Vec<ReplicaReport> {
         self.groups.keys().filter_map(|&id| self.report_of(id, now)).collect()

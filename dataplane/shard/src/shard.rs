@@ -3,7 +3,8 @@
 //! ```text
 //! turn of the loop:  apply(event) * n ─▶ settle ─▶ effects
 //!
-//! settle:  store events ─▶ cores (persisted) ─▶ commits ─▶ answers, applies
+//! settle:  a step of the scrub, fetches of damaged blocks from peers
+//!          store events ─▶ cores (persisted) ─▶ commits ─▶ answers, applies
 //!          groups with new entries ─▶ appends to followers
 //!          timers ─▶ elections, heartbeats (one message per peer), lost calls, reconnects
 //!          store ─▶ disk operations
@@ -25,9 +26,12 @@ use ogive_types::{CopysetId, Epoch, ShardAddr, Time, VolumeId};
 
 use crate::calls::{Calls, Token};
 use crate::event::{Admin, Effect, Event, ReplicaSpec};
+use crate::fetch::Serving;
 use crate::group::Group;
 use crate::limits::TIMER_GRID;
 use crate::peers::{PeerCall, Peers, What};
+use crate::repair::Repairs;
+use crate::scrub::{Scrub, ScrubOptions};
 use crate::sessions::Sessions;
 
 /// What a shard is made with.
@@ -39,6 +43,8 @@ pub struct ShardOptions {
     pub timing: Timing,
     /// Seed of the election time-outs.
     pub seed: u64,
+    /// How to look for damage in the background.
+    pub scrub: ScrubOptions,
 }
 
 /// Counters since the start.
@@ -78,10 +84,13 @@ pub struct Shard {
     pub(crate) entry_reads: HashMap<Token, (CopysetId, ShardAddr)>,
     pub(crate) core_effects: Vec<CoreEffect>,
     pub(crate) heartbeats: BTreeMap<ShardAddr, Vec<(CopysetId, Heartbeat)>>,
+    pub(crate) repairs: Repairs,
+    pub(crate) serving: Serving,
+    pub(crate) scrub: Scrub,
     store_events: Vec<StoreEvent>,
     disk_ops: Vec<ogive_store::DiskOp>,
     pub(crate) next_tick: Time,
-    failed: bool,
+    pub(crate) failed: bool,
     pub(crate) stats: Stats,
 }
 
@@ -95,6 +104,7 @@ impl Shard {
     /// A shard over an opened store, with a replica for each copyset that the store has.
     pub fn new(options: ShardOptions, store: Store, now: Time) -> Shard {
         let copysets: Vec<CopysetId> = store.replicas().collect();
+        let scrub = Scrub::new(options.scrub, now);
         let mut shard = Shard {
             options,
             store,
@@ -108,6 +118,9 @@ impl Shard {
             entry_reads: HashMap::new(),
             core_effects: Vec::new(),
             heartbeats: BTreeMap::new(),
+            repairs: Repairs::default(),
+            serving: Serving::new(),
+            scrub,
             store_events: Vec::new(),
             disk_ops: Vec::new(),
             next_tick: now,
@@ -134,7 +147,9 @@ impl Shard {
     /// handed out.
     pub fn settle(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.on_timers(now, out);
+        self.pump_scrub(now);
         loop {
+            self.pump_repairs(now, out);
             let mut events = std::mem::take(&mut self.store_events);
             self.store.poll_events(&mut events);
             let quiet = events.is_empty() && self.active.is_empty();
@@ -159,7 +174,8 @@ impl Shard {
 
     /// When `settle` must be called even if nothing happens.
     pub fn next_deadline(&self) -> Time {
-        self.next_tick.min(self.peers.next_deadline())
+        let repairs = self.repairs.next_deadline().min(self.scrub.next_deadline());
+        self.next_tick.min(self.peers.next_deadline()).min(repairs)
     }
 
     /// Counters since the start.
@@ -301,61 +317,6 @@ impl Shard {
         let group = Group::new(id, Copyset::new(config, restored, now), state.members);
         self.next_tick = now;
         self.groups.insert(id, group);
-    }
-
-    fn on_store(&mut self, event: StoreEvent, now: Time, out: &mut Vec<Effect>) {
-        match event {
-            StoreEvent::Persisted { copyset, index } => {
-                let Some(group) = self.groups.get_mut(&copyset) else { return };
-                group.core.persisted(index, &mut self.core_effects);
-                self.run_core(copyset, now, out);
-                self.active.insert(copyset);
-            }
-            StoreEvent::HardState { copyset, hard } => {
-                let Some(group) = self.groups.get_mut(&copyset) else { return };
-                group.core.hard_state_persisted(hard, &mut self.core_effects);
-                self.run_core(copyset, now, out);
-            }
-            StoreEvent::ReadDone { token, result } => {
-                let token = Token(token);
-                if self.delta_reads.contains_key(&token) {
-                    self.delta_read_done(token, result.ok(), now, out);
-                } else if let Some((id, to)) = self.entry_reads.remove(&token) {
-                    self.entry_read_done(id, to, token, result.ok(), now, out);
-                } else {
-                    self.answer_read(token, result, out);
-                }
-            }
-            StoreEvent::DeltaPersisted { token, copyset } => {
-                let last = self.store.applied(copyset);
-                self.answer_delta(copyset, Token(token), true, last, out);
-                self.active.insert(copyset);
-            }
-            StoreEvent::Damaged { copyset, chunk, range } => {
-                tracing::error!(%copyset, %chunk, ?range, "stored blocks fail their checksums");
-            }
-            StoreEvent::Failed { error } => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    out.push(Effect::Fatal(format!("the device failed: {error}")));
-                }
-            }
-        }
-    }
-
-    fn entry_read_done(
-        &mut self,
-        id: CopysetId,
-        to: ShardAddr,
-        token: Token,
-        data: Option<ogive_buf::Buf>,
-        now: Time,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(group) = self.groups.get_mut(&id) else { return };
-        let Some(outbox) = group.outboxes.get_mut(&to) else { return };
-        if outbox.fetched(token, data) {
-            self.pump_outbox(id, to, now, out);
-        }
     }
 
     /// Brings a group forward: sends what is new, applies what is committed, serves who waited for

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ogive_shard::ScrubOptions;
+
 use crate::net::Delays;
 use crate::rng::Rng;
 
@@ -102,6 +104,9 @@ pub(crate) struct Shape {
     pub(crate) attempt_timeout: Duration,
     pub(crate) allocated: bool,
     pub(crate) drift_ppm: i64,
+    pub(crate) scrub: ScrubOptions,
+    /// How many of the copies for repairs arrive spoilt.
+    pub(crate) spoilt_percent: u64,
 }
 
 impl Shape {
@@ -125,6 +130,11 @@ impl Shape {
             attempt_timeout: Duration::from_millis(rng.pick(&[150, 400, 1_000])),
             allocated: rng.chance(50),
             drift_ppm: rng.pick(&[0, 100, 450]),
+            scrub: ScrubOptions {
+                bytes_per_second: rng.pick(&[8 << 20, 64 << 20]),
+                pause: Duration::from_millis(rng.pick(&[200, 1_000, 3_000])),
+            },
+            spoilt_percent: rng.pick(&[0, 0, 30]),
         }
     }
 }
@@ -160,6 +170,12 @@ pub enum Fault {
     Pause,
     /// A disk fails a write.
     DiskError,
+    /// Bits of stored blocks flip.
+    Rot,
+    /// Sectors cannot be read any more.
+    BadSector,
+    /// Blocks hold what was written for others.
+    Misdirected,
     /// A volume is attached anew while its former client goes on.
     TakeOver,
     /// A client's process is killed, and its volume attached anew.
@@ -169,7 +185,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 17] = [
+    pub(crate) const ALL: [Fault; 20] = [
         Fault::Kill,
         Fault::PowerCut,
         Fault::LeaderCrash,
@@ -184,6 +200,9 @@ impl Fault {
         Fault::SlowDisk,
         Fault::Pause,
         Fault::DiskError,
+        Fault::Rot,
+        Fault::BadSector,
+        Fault::Misdirected,
         Fault::TakeOver,
         Fault::ClientCrash,
         Fault::MetadataDown,
@@ -196,6 +215,7 @@ impl Fault {
             // Looked for often, since deltas are short and rare.
             Fault::DeltaBroken => 3_000,
             Fault::Reset | Fault::Stall => 150_000,
+            Fault::Rot | Fault::BadSector | Fault::Misdirected => 300_000,
             Fault::SlowDisk | Fault::SlowNetwork | Fault::Pause => 700_000,
             _ => 1_200_000,
         }

@@ -36,6 +36,10 @@ pub struct Report {
     pub delta_bytes: u64,
     /// Checkpoints completed, of the same.
     pub checkpoints: u64,
+    /// Damaged blocks that were repaired, of the same.
+    pub repaired: u64,
+    /// Answers with copies for repairs that arrived spoilt.
+    pub spoilt: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// Longest time from the last fault to full health.
@@ -61,6 +65,8 @@ impl Report {
         self.sessions_lost += other.sessions_lost;
         self.delta_bytes += other.delta_bytes;
         self.checkpoints += other.checkpoints;
+        self.repaired += other.repaired;
+        self.spoilt += other.spoilt;
         for (&fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -83,6 +89,7 @@ impl fmt::Display for Report {
         writeln!(f, "sessions lost    {}", self.sessions_lost)?;
         writeln!(f, "delta bytes      {}", self.delta_bytes)?;
         writeln!(f, "checkpoints      {}", self.checkpoints)?;
+        writeln!(f, "blocks repaired  {} ({} copies spoilt)", self.repaired, self.spoilt)?;
         writeln!(f, "longest healing  {:.3} s", self.heal_us_max as f64 / 1e6)?;
         let faults: Vec<String> = self.faults.iter().map(|(k, n)| format!("{k:?} {n}")).collect();
         write!(f, "faults           {}", faults.join(", "))

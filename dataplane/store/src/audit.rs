@@ -55,7 +55,8 @@ pub fn audit(store: &Store) -> Result<(), String> {
         return Err(format!("block {block} of {by} is free"));
     }
     let free = u64::from(store.space.free_blocks());
-    let expected = u64::from(store.space.len()) - used.len() as u64;
+    let retired = u64::from(store.space.retired());
+    let expected = u64::from(store.space.len()) - used.len() as u64 - retired;
     if free != expected {
         return Err(format!("{free} blocks are free, {expected} should be"));
     }

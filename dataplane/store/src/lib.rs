@@ -12,6 +12,7 @@
 //! | `map.rs`, `space.rs`, `alloc.rs` | which device block holds what; which are free |
 //! | `replica.rs` | one copyset's log, map and fences in memory |
 //! | `reads.rs`, `delta.rs` | reads; catch-up of replicas |
+//! | `scrub.rs`, `repair.rs` | checking what is stored; writing it anew |
 //! | `checkpoint.rs`, `directory.rs`, `superblock.rs` | cutting the log |
 //! | `recover.rs`, `audit.rs` | opening a region; checking one |
 //! | `label.rs`, `region.rs`, `format.rs` | the device as a whole |
@@ -37,8 +38,10 @@ mod reads;
 mod record;
 mod recover;
 mod region;
+mod repair;
 mod replica;
 mod retain;
+mod scrub;
 #[cfg(any(test, feature = "sim"))]
 pub mod simdisk;
 mod slab;
@@ -53,9 +56,11 @@ pub use delta::{DeltaCursor, DeltaScan};
 pub use format::{FormatError, FormatOptions, format};
 pub use io::{DiskDone, DiskError, DiskOp, OpId, RegionIo};
 pub use label::{FORMAT_VERSION, Label, LabelError, Region, read_label, write_identity};
-pub use reads::ReadError;
+pub use reads::{Damage, DamagedBlock, ReadError};
 pub use recover::OpenError;
 pub use region::RegionLayout;
+pub use repair::RepairError;
 pub use replica::{HardState, LogEntry, ReplicaState};
+pub use scrub::{ScrubCursor, ScrubStep};
 pub use stats::{StoreStats, Written};
 pub use store::{AppendError, Store, StoreEvent, StoreOptions};

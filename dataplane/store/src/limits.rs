@@ -29,3 +29,10 @@ pub const SHED_ENTRIES_MAX: usize = 256;
 /// beyond are refused as `Busy`. The directory of a checkpoint holds them, and is longer than the
 /// log.
 pub const UNAPPLIED_SHARE: u64 = 2;
+/// Blocks that are not used again after a failed read; with more of them the device is to be
+/// replaced, and memory is not spent on them.
+pub const BAD_BLOCKS_MAX: usize = 65_536;
+/// Blocks that one repair writes, in one record.
+pub const REPAIR_BLOCKS_MAX: usize = 256;
+/// Chunks without mapped blocks that one step of a scrub passes by.
+pub const SCRUB_CHUNKS_MAX: usize = 64;

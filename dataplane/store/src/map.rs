@@ -181,6 +181,18 @@ impl Map {
         Some(old)
     }
 
+    /// Moves a block to another place: the same entry's bytes, written anew. The mapping replaced,
+    /// or `None` when the map has another version of the block, or none.
+    pub(crate) fn relocate(&mut self, chunk: ChunkId, block: u16, new: Mapping) -> Option<Mapping> {
+        let (number, at) = place(block);
+        let page = self.page_mut((chunk, number as u8))?;
+        let old = page.entries[at];
+        old.block().filter(|_| (old.index, old.sum) == (new.index, new.sum))?;
+        page.entries[at] = new;
+        page.dirty = true;
+        Some(old)
+    }
+
     fn page_or_new(&mut self, chunk: ChunkId, number: usize) -> &mut Page {
         let pages = self.chunks.entry(chunk).or_insert_with(|| Box::new([const { None }; PAGES]));
         if pages[number].is_none() {
@@ -295,6 +307,23 @@ mod tests {
         assert_eq!((map.mapped(), map.pages()), (0, 1));
         assert_eq!(map.trim(CHUNK, 4000, Index(12)), None, "nothing to trim");
         assert_eq!(map.pages(), 1);
+    }
+
+    #[test]
+    fn only_the_same_version_of_a_block_is_relocated() {
+        let mut map = Map::default();
+        map.set(CHUNK, 300, mapping(7, 10));
+        let same = |place, index| Mapping::stored(place, BlockSum(7 ^ 5), Index(index));
+        assert_eq!(map.relocate(CHUNK, 300, same(9, 11)), None, "of another entry");
+        assert_eq!(map.relocate(CHUNK, 300, mapping(9, 10)), None, "of other bytes");
+        assert_eq!(map.relocate(CHUNK, 301, same(9, 10)), None, "nothing is there");
+        map.page_mut((CHUNK, 1)).unwrap().dirty = false;
+        assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), Some(mapping(7, 10)));
+        assert_eq!(map.get(CHUNK, 300), same(9, 10));
+        assert!(map.page_mut((CHUNK, 1)).unwrap().dirty, "the next checkpoint writes it");
+        assert_eq!(map.mapped(), 1);
+        map.set(CHUNK, 300, Mapping::trimmed(Index(12)));
+        assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), None, "trimmed");
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! | Drop | 5 | copyset u32 |
 //! | Delta | 6 | copyset u32 · n * dropped chunk · n * piece |
 //! | Reset | 7 | copyset u32 · index u64 · term u64 · n * (volume u64 · epoch u64) |
+//! | Repair | 8 | copyset u32 · n * piece, all mapped: where blocks of these very entries lie now |
 //!
 //! | part | fields |
 //! |---|---|
@@ -62,6 +63,7 @@ pub(crate) enum Record {
     Drop { copyset: CopysetId },
     Delta { copyset: CopysetId, dropped: Vec<ChunkId>, pieces: Vec<Piece> },
     Reset { copyset: CopysetId, upto: LogPos, fences: Vec<(VolumeId, Epoch)> },
+    Repair { copyset: CopysetId, pieces: Vec<Piece> },
 }
 
 impl Record {
@@ -107,6 +109,7 @@ impl Record {
                     w.u64(epoch.0);
                 }
             }
+            Record::Repair { copyset, pieces } => encode_repair(w, *copyset, pieces),
         }
     }
 
@@ -147,6 +150,14 @@ impl Record {
                 let pair = |r: &mut Reader| Ok((VolumeId(r.u64()?), Epoch(r.u64()?)));
                 let fences = (0..n).map(|_| pair(r)).collect::<Result<_, _>>()?;
                 Record::Reset { copyset, upto, fences }
+            }
+            8 => {
+                let n = r.count(25)?;
+                let pieces = (0..n).map(|_| read_piece(r)).collect::<Result<Vec<_>, _>>()?;
+                if pieces.iter().any(|piece| piece.stored.is_none()) {
+                    return Err(Malformed);
+                }
+                Record::Repair { copyset, pieces }
             }
             _ => return Err(Malformed),
         })
@@ -202,6 +213,14 @@ pub(crate) fn encode_delta(
     w.u32(copyset.0);
     w.count(dropped.len());
     dropped.iter().for_each(|&c| chunk(w, c));
+    w.count(pieces.len());
+    pieces.iter().for_each(|p| piece(w, p));
+}
+
+/// Encodes where repaired blocks lie.
+pub(crate) fn encode_repair(w: &mut Writer, copyset: CopysetId, pieces: &[Piece]) {
+    w.u8(8);
+    w.u32(copyset.0);
     w.count(pieces.len());
     pieces.iter().for_each(|p| piece(w, p));
 }
@@ -318,6 +337,7 @@ mod tests {
             extents,
         };
         let stored = Some((extents.clone(), sums.clone()));
+        let again = stored.clone();
         vec![
             entry(Op::Noop, vec![]),
             entry(Op::Write { chunk, range, sums }, extents),
@@ -342,6 +362,10 @@ mod tests {
                 upto: LogPos { term: Term(1), index: Index(2) },
                 fences: vec![(VolumeId(1), Epoch(u64::MAX))],
             },
+            Record::Repair {
+                copyset,
+                pieces: vec![Piece { chunk, range, index: Index(5), stored: again }],
+            },
         ]
     }
 
@@ -360,8 +384,10 @@ mod tests {
     fn the_format_stays() {
         let mut bytes = Vec::new();
         samples().iter().for_each(|r| r.encode(&mut bytes));
-        assert_eq!(bytes.len(), 415, "a changed format needs a new version");
-        assert_eq!(crc32c::crc32c(&bytes), 2_747_211_187, "a changed format needs a new version");
+        let (first, repair) = bytes.split_at(415);
+        assert_eq!(crc32c::crc32c(first), 2_747_211_187, "a changed format needs a new version");
+        assert_eq!(repair.len(), 58, "a changed format needs a new version");
+        assert_eq!(crc32c::crc32c(repair), 722_111_605, "a changed format needs a new version");
     }
 
     proptest! {

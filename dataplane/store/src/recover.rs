@@ -29,6 +29,7 @@ use crate::limits::{BATCH_BYTES_MAX, DIRECTORY_WRITE_BYTES};
 use crate::map::{PAGE_BYTES, Page};
 use crate::record::{Extent, Record};
 use crate::region::RegionLayout;
+use crate::repair::{Relocated, relocate};
 use crate::replica::{LogEntry, Replica};
 use crate::space::Space;
 use crate::store::{Parts, Store, StoreOptions};
@@ -381,7 +382,7 @@ impl Recovery<'_> {
         for record in records {
             let stored: Vec<(&[Extent], &[BlockSum])> = match record {
                 Record::Entry { op: Op::Write { sums, .. }, extents, .. } => vec![(extents, sums)],
-                Record::Delta { pieces, .. } => {
+                Record::Delta { pieces, .. } | Record::Repair { pieces, .. } => {
                     let stored = pieces.iter().filter_map(|p| p.stored.as_ref());
                     stored.map(|(extents, sums)| (&extents[..], &sums[..])).collect()
                 }
@@ -484,6 +485,11 @@ fn replay_record(replicas: &mut Replicas, record: Record) -> Result<(), OpenErro
         Record::Delta { copyset, dropped, pieces } => {
             if let Some(replica) = replicas.get_mut(&copyset) {
                 take_in(replica, &dropped, &pieces, &mut Taken::default());
+            }
+        }
+        Record::Repair { copyset, pieces } => {
+            if let Some(replica) = replicas.get_mut(&copyset) {
+                relocate(replica, &pieces, &mut Relocated::default());
             }
         }
         Record::Reset { copyset, upto, fences } => {

@@ -10,10 +10,14 @@
 //!   positions and the persisted mark of that moment. Once it is persisted, no recovery maps the
 //!   block any more, nor compares its content with the checksum of the entry that wrote it.
 //! - Every read that began before must have ended: it might be fetching the block.
+//!
+//! A block that the device failed to read is retired in place of becoming free, until the region is
+//! opened again.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::alloc::Allocator;
+use crate::limits::BAD_BLOCKS_MAX;
 use crate::record::Extent;
 use crate::writer::Seq;
 
@@ -42,6 +46,9 @@ pub(crate) struct Space {
     waiting: VecDeque<(Seq, Freed)>,
     persisted: Seq,
     wanted: bool,
+    /// Blocks that the device failed to read; they are retired when they are freed.
+    bad: BTreeSet<u32>,
+    retired: u32,
 }
 
 impl Space {
@@ -54,6 +61,8 @@ impl Space {
             waiting: VecDeque::new(),
             persisted: 0,
             wanted: false,
+            bad: BTreeSet::new(),
+            retired: 0,
         }
     }
 
@@ -108,7 +117,24 @@ impl Space {
     /// Frees a block.
     pub(crate) fn give(&mut self, block: u32) {
         debug_assert!(!self.blocks.is_free(block), "block {block} is freed twice");
+        if self.bad.contains(&block) {
+            self.retired += 1;
+            return;
+        }
         self.fresh.push(Freed { block, read: self.next_read });
+    }
+
+    /// The device failed to read this block, which is in use: it is not to be used again.
+    pub(crate) fn avoid(&mut self, block: u32) {
+        // Freed while it was being read: whoever gets it next finds out anew.
+        if !self.is_free(block) && self.bad.len() < BAD_BLOCKS_MAX {
+            self.bad.insert(block);
+        }
+    }
+
+    /// Blocks that are neither free nor used, since the device failed to read them.
+    pub(crate) fn retired(&self) -> u32 {
+        self.retired
     }
 
     /// Someone waits for blocks, and only a batch can free them.
@@ -172,6 +198,20 @@ mod tests {
         let again = space.take(1).unwrap();
         assert_eq!(again, [Extent { block: 0, blocks: 1 }], "later reads do not matter");
         space.read_ended(later);
+    }
+
+    #[test]
+    fn blocks_that_could_not_be_read_are_not_used_again() {
+        let mut space = Space::new(2);
+        space.take(1).unwrap();
+        space.avoid(0);
+        space.avoid(1);
+        space.give(0);
+        space.sealing(1);
+        space.persisted(1);
+        assert_eq!((space.retired(), space.free_blocks()), (1, 1), "a free block is not avoided");
+        assert_eq!(space.take(1).unwrap(), [Extent { block: 1, blocks: 1 }]);
+        assert_eq!(space.take(1), Err(Short::Full));
     }
 
     #[test]

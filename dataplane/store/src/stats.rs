@@ -9,6 +9,9 @@ pub struct StoreStats {
     pub blocks_free: u64,
     /// Those that hold what a read would return.
     pub blocks_mapped: u64,
+    /// Those that are not used again since the device failed to read them. They do not count as
+    /// free, and are tried again after a restart.
+    pub blocks_retired: u64,
     /// Map pages, each for 1 MiB of a chunk.
     pub map_pages: u64,
     /// Most map pages that the region can keep.

@@ -17,7 +17,7 @@ use crate::checkpoint::Checkpoint;
 use crate::codec::Writer;
 use crate::io::{DiskDone, DiskError, DiskOp, OpId};
 use crate::limits::BATCH_BYTES_MAX;
-use crate::reads::{ReadError, Reads};
+use crate::reads::{Damage, ReadError, Reads};
 use crate::record::encode_entry;
 use crate::region::RegionLayout;
 use crate::replica::{HardState, LogEntry, Replaced, Replica, ReplicaState};
@@ -97,13 +97,18 @@ pub enum StoreEvent {
         copyset: CopysetId,
     },
     /// Stored blocks do not match their checksums, or cannot be read; a peer must repair them.
-    Damaged {
-        /// The copyset.
-        copyset: CopysetId,
-        /// The chunk.
-        chunk: ChunkId,
-        /// The blocks among which the damage is.
-        range: BlockRange,
+    Damaged(Box<Damage>),
+    /// A step of a scrub has ended.
+    Checked {
+        /// As given to it.
+        token: u64,
+        /// Whether all blocks were as they should be.
+        result: Result<(), ReadError>,
+    },
+    /// Repaired blocks are on stable storage, and show.
+    Repaired {
+        /// As given to the repair.
+        token: u64,
     },
     /// The device failed to write: nothing more can be promised.
     Failed {
@@ -337,6 +342,10 @@ impl Store {
                 Notify::Reset { token, copyset, born } if self.is_here(copyset, born) => {
                     self.events.push_back(StoreEvent::DeltaPersisted { token, copyset });
                 }
+                Notify::Repair { token, copyset, born, pieces } => {
+                    self.repair_persisted(copyset, born, pieces);
+                    self.events.push_back(StoreEvent::Repaired { token });
+                }
                 Notify::Hard { .. } | Notify::Reset { .. } => {}
             }
         }
@@ -421,6 +430,11 @@ impl Store {
         OpId(self.ops.insert(kind))
     }
 
+    /// Whether operations are in flight.
+    pub fn is_busy(&self) -> bool {
+        !self.ops.is_empty()
+    }
+
     /// Nothing waits and nothing is in flight.
     pub fn idle(&self) -> bool {
         self.log.is_idle()
@@ -436,6 +450,7 @@ impl Store {
             blocks: u64::from(self.space.len()),
             blocks_free: u64::from(self.space.free_blocks()),
             blocks_mapped: self.replicas.values().map(|r| r.map.mapped()).sum(),
+            blocks_retired: u64::from(self.space.retired()),
             map_pages: self.pages as u64,
             map_pages_max: u64::from(self.slots.len()) / 2,
             log_bytes_used: self.log.used(),

@@ -32,6 +32,7 @@ pub(crate) enum Notify {
     Hard { copyset: CopysetId, born: Seq, hard: HardState },
     Delta { token: u64, copyset: CopysetId, born: Seq, pieces: Vec<Piece>, pages_reserved: usize },
     Reset { token: u64, copyset: CopysetId, born: Seq },
+    Repair { token: u64, copyset: CopysetId, born: Seq, pieces: Vec<Piece> },
 }
 
 struct Batch {

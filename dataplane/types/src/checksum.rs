@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::units::BLOCK_BYTES;
 
 /// Checksum of one block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct BlockSum(pub u32);
 

@@ -15,7 +15,7 @@ use ogive_copyset::Timing;
 use ogive_rpc::token::UnixSeconds;
 use ogive_rpc::transport::Endpoint;
 use ogive_rpc::transport::usage::add_up;
-use ogive_shard::{Admin, ReplicaRole, ReplicaSpec};
+use ogive_shard::{Admin, ReplicaRole, ReplicaSpec, ScrubOptions};
 use ogive_store::file::DeviceFile;
 use ogive_types::{ChunkserverId, ShardAddr};
 use uuid::Uuid;
@@ -55,6 +55,7 @@ pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
         poll: args.poll.mode(args.spin_us, shards),
         buffer_bytes: usize::try_from(args.buffers).context("--buffers is too large")?,
         timing: Timing::default(),
+        scrub: ScrubOptions::default(),
         transport: args.transport,
         credential: given.or_else(|| memory.card().map(|card| card.credential.clone())),
     };

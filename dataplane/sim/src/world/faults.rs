@@ -75,6 +75,7 @@ impl World {
             | Fault::Stall
             | Fault::LateRequests
             | Fault::SlowNetwork => self.net_fault(fault, until),
+            Fault::Rot | Fault::BadSector | Fault::Misdirected => self.harm(fault),
             _ => self.host_fault(fault, until),
         }
     }
@@ -258,5 +259,8 @@ impl World {
             }
             self.start_server(id);
         }
+        let laps = |w: &World, addr| w.shard(addr).map(|s| s.health().scrub.laps);
+        let all = self.topology.endpoints.keys();
+        self.laps_at_heal = all.filter_map(|&a| laps(self, a).map(|laps| (a, laps))).collect();
     }
 }

@@ -3,6 +3,7 @@
 //! - `shards`: processes of shards, their disks and turns;
 //! - `clients`: the load, and what it is told;
 //! - `faults`: what goes wrong;
+//! - `rot`: damage to what is stored;
 //! - `lies`: known bugs, put in by an environment that lies;
 //! - `invariants`: what must hold after each turn;
 //! - `verdict`: what must hold in the end.
@@ -11,11 +12,13 @@ mod clients;
 mod faults;
 mod invariants;
 mod lies;
+mod rot;
 mod shards;
 mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 
+use ogive_buf::Pool;
 use ogive_client::Topology;
 use ogive_rpc::hello::{Hello, Identity};
 use ogive_rpc::transport::{Endpoint, Event as NetEvent};
@@ -23,7 +26,7 @@ use ogive_shard::limits::{CREDIT_BYTES, CREDIT_REQUESTS};
 use ogive_types::{ChunkserverId, ClusterId, CopysetId, Epoch, Layout, ShardAddr, Time, VolumeId};
 
 use crate::agenda::Agenda;
-use crate::limits::{EVENTS_MAX, HEAL_WITHIN_US, TRACE_LINES};
+use crate::limits::{EVENTS_MAX, HEAL_WITHIN_US, POOL_BYTES, TRACE_LINES};
 use crate::model::Model;
 use crate::net::{Arrival, Net, Party};
 use crate::options::{Fault, Options, Shape};
@@ -113,6 +116,10 @@ pub(crate) struct World {
     topology: Topology,
     metadata_down: bool,
     history: History,
+    /// Laps of each scrub when the faults ended.
+    laps_at_heal: BTreeMap<ShardAddr, u64>,
+    /// For what the network makes of a message.
+    pool: Pool,
     /// Load goes on and faults happen.
     chaos: bool,
     report: Report,
@@ -147,6 +154,8 @@ impl World {
             layout,
             metadata_down: false,
             history: History::default(),
+            laps_at_heal: BTreeMap::new(),
+            pool: Pool::new(POOL_BYTES),
             chaos: true,
             report: Report::default(),
             failure: None,

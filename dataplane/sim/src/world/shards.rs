@@ -1,6 +1,6 @@
 //! Processes of shards: their disks, their turns, their deaths and returns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ogive_buf::Pool;
 use ogive_rpc::hello::Identity;
@@ -11,7 +11,7 @@ use ogive_store::{
     DiskDone, DiskOp, FormatOptions, Label, OpId, OpenError, Store, StoreOptions, format,
     write_identity,
 };
-use ogive_types::{ChunkserverId, ShardAddr};
+use ogive_types::{ChunkId, ChunkserverId, CopysetId, Index, ShardAddr};
 
 use super::{CLUSTER, Clock, What, World, hello, short};
 use crate::limits::{DEVICE_BYTES, LOG_BYTES, POOL_BYTES};
@@ -35,6 +35,10 @@ pub(crate) struct Slot {
     pub(crate) process: Option<Process>,
     /// Counts the processes.
     pub(crate) life: u32,
+    /// What was applied when the process began.
+    pub(crate) sure: BTreeMap<CopysetId, Index>,
+    /// Blocks that were damaged since.
+    pub(crate) harmed: BTreeSet<(CopysetId, ChunkId, u16)>,
 }
 
 pub(crate) struct Process {
@@ -64,7 +68,10 @@ impl Server {
             disk.set_volatile_cache(shape.volatile_cache);
             disk
         };
-        let slot = || Slot { disk: make(), process: None, life: 0 };
+        let slot = || {
+            let (sure, harmed) = Default::default();
+            Slot { disk: make(), process: None, life: 0, sure, harmed }
+        };
         let slots: BTreeMap<u16, Slot> = (0..shape.shards).map(|n| (n, slot())).collect();
         let label = ogive_store::read_label(&slots[&0].disk).expect("just written");
         Server { label, slots, up: false, disk_factor: 1, paused_until: 0 }
@@ -124,16 +131,19 @@ impl World {
             Err(error) => return self.fail(format!("{addr} does not open: {error}")),
         };
         self.check_restored(addr, &store);
+        let sure = store.replicas().map(|id| (id, store.applied(id).index)).collect();
         let ppm = self.shape.drift_ppm;
         let ppm = self.rng.between(0, 2 * ppm as u64) as i64 - ppm;
         let clock = Clock::new(self.now, self.rng.between(1, 1 << 40), ppm);
         let timing = ogive_copyset::Timing::default();
-        let options = ShardOptions { addr, timing, seed: self.rng.next() };
+        let scrub = self.shape.scrub;
+        let options = ShardOptions { addr, timing, seed: self.rng.next(), scrub };
         let shard = Shard::new(options, store, clock.local(self.now));
         let (inbox, lies) = (self.wishes(addr), Vec::new());
         let process = Process { shard, clock, inbox, lies, turn_at: u64::MAX };
         let slot = self.slot(addr);
         slot.life += 1;
+        (slot.sure, slot.harmed) = (sure, BTreeSet::new());
         slot.process = Some(process);
         let identity = Identity::Shard { server: addr.server, shard: addr.shard };
         self.net.start(Party::Shard(addr), hello(identity), pool, self.now);
@@ -201,6 +211,7 @@ impl World {
         }
         self.trace(|_| format!("{addr} <- {}", short(&event)));
         let event = self.lie_to(addr, event);
+        let event = self.spoil(event);
         let at = self.now + self.rng.between(1, 40);
         let process = self.process(addr).expect("checked above");
         process.inbox.push(Event::Net(event));

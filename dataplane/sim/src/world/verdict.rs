@@ -26,6 +26,7 @@ impl World {
         self.report.events.is_multiple_of(128)
             && self.clients_idle()
             && self.topology.copysets.keys().all(|&id| self.illness(id).is_none())
+            && self.damage_left().is_none()
     }
 
     /// Why a copyset is not healthy.
@@ -56,9 +57,11 @@ impl World {
         let ill = self.copysets().into_iter();
         let ill: Vec<String> =
             ill.filter_map(|id| self.illness(id).map(|why| format!("{id}: {why}"))).collect();
-        if !ill.is_empty() || !self.clients_idle() {
+        let damage = self.damage_left();
+        if !ill.is_empty() || !self.clients_idle() || damage.is_some() {
             let flights = self.flights();
-            self.fail(format!("not healthy in time after the last fault: {ill:?} {flights}"));
+            let what = "not healthy in time after the last fault";
+            self.fail(format!("{what}: {ill:?} {flights} {damage:?}"));
         }
     }
 
@@ -102,6 +105,8 @@ impl World {
             let sums = (shard.stats().delta_bytes, shard.store().stats().checkpoints);
             self.report.delta_bytes += sums.0;
             self.report.checkpoints += sums.1;
+            let repair = self.shard(addr).expect("all are up").health().repair;
+            self.report.repaired += repair.repaired;
             if !idle || calls > 0 {
                 self.fail(format!("{addr} does not come to rest: idle {idle}, {calls} calls open"));
             } else if let Err(why) = audit(self.shard(addr).expect("all are up").store()) {
@@ -180,9 +185,7 @@ impl World {
                     StoreEvent::ReadDone { result: Err(error), .. } => {
                         return Err(error.to_string());
                     }
-                    StoreEvent::Damaged { copyset, chunk, range } => {
-                        return Err(format!("{copyset} {chunk} {range:?} is damaged"));
-                    }
+                    StoreEvent::Damaged(damage) => return Err(format!("{damage:?}")),
                     _ => {}
                 }
             }
@@ -199,7 +202,7 @@ impl World {
     }
 }
 
-fn picture(store: &Store, id: CopysetId) -> Picture {
+pub(super) fn picture(store: &Store, id: CopysetId) -> Picture {
     let mut all = Picture::new();
     let mut cursor = Some(DeltaCursor::start());
     while let Some(at) = cursor {

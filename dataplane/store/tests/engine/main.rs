@@ -3,6 +3,7 @@
 mod delta;
 mod faults;
 mod load;
+mod repair;
 mod rot;
 
 use ogive_crash::pair;

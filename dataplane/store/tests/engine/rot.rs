@@ -88,8 +88,9 @@ fn rotten_data_is_named_and_never_served() {
         world.store.poll_events(&mut events);
     }
     let damaged = events.iter().any(|event| {
-        matches!(event, StoreEvent::Damaged { copyset: ID, chunk: c, range: r }
-            if *c == chunk && *r == range(number, 1))
+        let StoreEvent::Damaged(damage) = event else { return false };
+        let [found] = damage.blocks[..] else { return false };
+        damage.copyset == ID && (found.block.chunk, found.block.number) == (chunk, number)
     });
     assert!(damaged, "{events:?}");
     let result = events.into_iter().find_map(|event| match event {

@@ -3,7 +3,7 @@
 //! | kind | request | response | payload |
 //! |---|---|---|---|
 //! | [`Kind::Io`] | [`IoRequest`] | [`IoReply`] | data of a write; data of a read in the response |
-//! | [`Kind::Replica`] | [`ReplicaRequest`] | [`ReplicaReply`] | data of the entries, or of a delta, in order |
+//! | [`Kind::Replica`] | [`ReplicaRequest`] | [`ReplicaReply`] | data of the entries, or of a delta, in order; blocks fetched in the response |
 //!
 //! Every request has exactly one response, so that credits can be counted. Bodies from the network
 //! are decoded with [`decode`], which never panics, and then checked by `validate` before anything
@@ -14,8 +14,9 @@ mod replica;
 
 pub use io::{Fence, IoError, IoOp, IoReply, IoRequest, Mapped};
 pub use replica::{
-    Append, AppendReply, DeltaChunk, DeltaEnd, DeltaExtent, DeltaPage, DeltaReply, Entry,
-    Heartbeat, HeartbeatReply, Op, ReplicaReply, ReplicaRequest, Vote, VoteReply,
+    Append, AppendReply, BlockVersion, DeltaChunk, DeltaEnd, DeltaExtent, DeltaPage, DeltaReply,
+    Entry, FETCH_BLOCKS_MAX, Found, Heartbeat, HeartbeatReply, Op, ReplicaReply, ReplicaRequest,
+    Vote, VoteReply,
 };
 
 use serde::Serialize;

@@ -6,7 +6,11 @@ use super::Malformed;
 use crate::checksum::BlockSum;
 use crate::ids::{ChunkId, CopysetId, Epoch, Index, LogPos, Term, VolumeId};
 use crate::time::Time;
-use crate::units::{BLOCKS_PER_CHUNK, BlockRange};
+use crate::units::{BLOCK_BYTES, BLOCKS_PER_CHUNK, BlockRange};
+
+/// Most blocks of one [`ReplicaRequest::Fetch`]: as many as a read of the usual length, so that the
+/// answer takes its turn between others.
+pub const FETCH_BLOCKS_MAX: usize = 64;
 
 /// A log entry as it travels; data blocks are in the payload of the frame, in the order of the
 /// entries.
@@ -91,6 +95,8 @@ pub enum ReplicaRequest {
     DeltaEnd(CopysetId, DeltaEnd),
     /// The leader hands over: start an election at once.
     TimeoutNow(CopysetId, Term),
+    /// Copies of blocks that are damaged at the sender's.
+    Fetch(CopysetId, Vec<BlockVersion>),
 }
 
 /// The answer to a [`ReplicaRequest`] of the same name.
@@ -104,9 +110,40 @@ pub enum ReplicaReply {
     Heartbeats(Vec<(CopysetId, HeartbeatReply)>),
     /// To `Delta` and `DeltaEnd`.
     Delta(CopysetId, DeltaReply),
+    /// To `Fetch`: what was found, for each block asked for. The payload holds those that are
+    /// [`Found::Here`], in order.
+    Fetched(CopysetId, Vec<Found>),
     /// To `TimeoutNow`, and to any request about a copyset that the receiver does not have, or
     /// while it is busy.
     Nothing,
+}
+
+/// A version of a block of a chunk. Equal names mean equal bytes, on whichever replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BlockVersion {
+    /// The chunk.
+    pub chunk: ChunkId,
+    /// Number of the block within the chunk.
+    pub number: u16,
+    /// The entry that wrote it.
+    pub index: Index,
+    /// Checksum of its bytes.
+    pub sum: BlockSum,
+}
+
+/// What a replica has of a [`BlockVersion`] that another asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Found {
+    /// The bytes, which match the checksum.
+    Here,
+    /// Its copy is damaged, too.
+    Damaged,
+    /// Not yet: it has not applied the entry.
+    Behind,
+    /// Not any more: it has something newer in this place.
+    Newer,
+    /// It cannot look now.
+    Busy,
 }
 
 /// RequestVote of the Raft paper, with a pre-vote form (Ongaro's thesis, 9.6).
@@ -253,10 +290,35 @@ impl ReplicaRequest {
                 append.entries.iter().map(|e| e.op.data_bytes()).sum()
             }
             ReplicaRequest::Delta(_, page) => page.data_bytes()?,
+            ReplicaRequest::Fetch(_, blocks) => {
+                if blocks.len() > FETCH_BLOCKS_MAX {
+                    return Err(Malformed("more blocks than one request may ask for"));
+                }
+                if blocks.iter().any(|block| block.number >= BLOCKS_PER_CHUNK) {
+                    return Err(Malformed("block outside its chunk"));
+                }
+                0
+            }
             _ => 0,
         };
         if data_bytes != payload_bytes {
             return Err(Malformed("payload does not match the entries"));
+        }
+        Ok(())
+    }
+}
+
+impl ReplicaReply {
+    /// Checks an answer from the network against its payload's length in bytes.
+    pub fn validate(&self, payload_bytes: usize) -> Result<(), Malformed> {
+        let data_bytes = match self {
+            ReplicaReply::Fetched(_, found) => {
+                found.iter().filter(|&&f| f == Found::Here).count() * BLOCK_BYTES
+            }
+            _ => 0,
+        };
+        if data_bytes != payload_bytes {
+            return Err(Malformed("payload does not match the blocks found"));
         }
         Ok(())
     }

@@ -68,6 +68,7 @@ impl World {
                 }
                 StoreEvent::Failed { .. } if self.faulty => self.failed = true,
                 StoreEvent::Damaged { .. } if self.faulty => self.damaged += 1,
+                StoreEvent::Repaired { .. } => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }
