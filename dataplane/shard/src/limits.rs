@@ -47,7 +47,7 @@ pub const REPAIR_READERS_MAX: usize = 256;
 /// Pause after all peers were asked in vain, doubled from the first to the second.
 pub const REPAIR_RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest such pause: a peer that comes back with a good copy is asked within it.
-pub const REPAIR_RETRY_MAX: Duration = Duration::from_secs(60);
+pub const REPAIR_RETRY_MAX: Duration = Duration::from_secs(10);
 /// Blocks that one step of a scrub reads: long enough for a disk to be efficient, short enough
 /// that a client's read behind it does not wait long.
 pub const SCRUB_BLOCKS: usize = 64;

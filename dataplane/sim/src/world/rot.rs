@@ -20,13 +20,6 @@ use crate::options::Fault;
 /// Blocks drawn before a fault is given up: most may be too new.
 const DRAWS: usize = 8;
 
-/// A stored copy of a block: what it is, and where on the disk.
-#[derive(Clone, Copy, Debug)]
-struct Copy {
-    version: BlockVersion,
-    at: u64,
-}
-
 impl World {
     /// Harms some blocks of one shard; false when none may be.
     pub(super) fn harm(&mut self, fault: Fault) -> bool {
@@ -46,8 +39,8 @@ impl World {
         let addr = leader.unwrap_or_else(|| self.rng.pick(&here));
         let mut any = false;
         for _ in 0..self.rng.between(1, 5) {
-            let Some(copy) = self.victim(addr, id) else { break };
-            any |= self.harm_one(addr, id, copy, fault);
+            let Some(at) = self.victim(addr, id) else { break };
+            any |= self.harm_one(addr, id, at, fault);
         }
         any
     }
@@ -57,9 +50,7 @@ impl World {
         self.shard(addr).map_or(0, |shard| picture(shard.store(), id).len())
     }
 
-    fn harm_one(&mut self, addr: ShardAddr, id: CopysetId, copy: Copy, fault: Fault) -> bool {
-        self.trace(|_| format!("{addr} {id}: {fault:?} of {copy:?}"));
-        let at = copy.at;
+    fn harm_one(&mut self, addr: ShardAddr, id: CopysetId, at: u64, fault: Fault) -> bool {
         let (byte, bit) = (self.rng.below(BLOCK_BYTES as u64), self.rng.below(8) as u8);
         match fault {
             Fault::Rot => self.slot(addr).disk.flip_bit(at + byte, bit),
@@ -67,23 +58,21 @@ impl World {
             _ => {
                 // One write went to the place of another block, and its own kept what was there.
                 let Some(other) = self.victim(addr, id) else { return false };
-                self.trace(|_| format!("{addr} {id}: and of {other:?}"));
                 let disk = &mut self.slot(addr).disk;
                 let (mut one, mut two) = (vec![0; BLOCK_BYTES], vec![0; BLOCK_BYTES]);
-                if disk.read_at(at, &mut one).is_err() || disk.read_at(other.at, &mut two).is_err()
-                {
+                if disk.read_at(at, &mut one).is_err() || disk.read_at(other, &mut two).is_err() {
                     return false;
                 }
                 // A failed write may have been done all the same: it is harm in any case.
-                let _ = disk.write_at(other.at, &one);
+                let _ = disk.write_at(other, &one);
                 let _ = disk.write_at(at, &two);
             }
         }
         true
     }
 
-    /// A copy on `addr` that may be harmed. It counts as harmed from now on.
-    fn victim(&mut self, addr: ShardAddr, id: CopysetId) -> Option<Copy> {
+    /// Where a copy on `addr` lies that may be harmed. It counts as harmed from now on.
+    fn victim(&mut self, addr: ShardAddr, id: CopysetId) -> Option<u64> {
         let shard = self.shard(addr)?;
         let all: Vec<BlockVersion> = picture(shard.store(), id)
             .into_iter()
@@ -97,7 +86,8 @@ impl World {
             let allowed = self.is_good(addr, id, version) && members.iter().any(elsewhere);
             if allowed && self.slot(addr).harmed.insert(key) {
                 let at = self.shard(addr)?.store().address(id, &version)?;
-                return Some(Copy { version, at });
+                self.trace(|_| format!("{addr} {id}: harms {version:?} at {at}"));
+                return Some(at);
             }
         }
         None
