@@ -55,15 +55,13 @@ impl Shard {
                 let Some(group) = self.member(id, from) else { return self.ignore(token, out) };
                 let mut effects = Vec::new();
                 group.core.on_timeout_now(from, term, now, &mut effects);
-                self.calls.answer(token, encode(&ReplicaReply::Nothing), Vec::new(), out);
                 self.queue_core(id, effects, now, out);
+                return self.ignore(token, out);
             }
-            ReplicaRequest::Fetch(id, blocks) => {
-                if self.member(id, from).is_none() {
-                    return self.ignore(token, out);
-                }
+            ReplicaRequest::Fetch(id, blocks) if self.member(id, from).is_some() => {
                 self.on_fetch(id, token, &blocks, out);
             }
+            ReplicaRequest::Fetch(..) => return self.ignore(token, out),
         }
         Ok(())
     }

@@ -140,9 +140,7 @@ impl Record {
             6 => {
                 let n = r.count(12)?;
                 let dropped = (0..n).map(|_| read_chunk(r)).collect::<Result<_, _>>()?;
-                let n = r.count(25)?;
-                let pieces = (0..n).map(|_| read_piece(r)).collect::<Result<_, _>>()?;
-                Record::Delta { copyset, dropped, pieces }
+                Record::Delta { copyset, dropped, pieces: read_pieces(r)? }
             }
             7 => {
                 let upto = LogPos { index: Index(r.u64()?), term: Term(r.u64()?) };
@@ -151,14 +149,7 @@ impl Record {
                 let fences = (0..n).map(|_| pair(r)).collect::<Result<_, _>>()?;
                 Record::Reset { copyset, upto, fences }
             }
-            8 => {
-                let n = r.count(25)?;
-                let pieces = (0..n).map(|_| read_piece(r)).collect::<Result<Vec<_>, _>>()?;
-                if pieces.iter().any(|piece| piece.stored.is_none()) {
-                    return Err(Malformed);
-                }
-                Record::Repair { copyset, pieces }
-            }
+            8 => Record::Repair { copyset, pieces: read_stored_pieces(r)? },
             _ => return Err(Malformed),
         })
     }
@@ -308,6 +299,17 @@ fn read_op(r: &mut Reader) -> Result<(Op, Vec<Extent>), Malformed> {
         _ => return Err(Malformed),
     };
     Ok((op, Vec::new()))
+}
+
+fn read_pieces(r: &mut Reader) -> Result<Vec<Piece>, Malformed> {
+    let n = r.count(25)?;
+    (0..n).map(|_| read_piece(r)).collect()
+}
+
+fn read_stored_pieces(r: &mut Reader) -> Result<Vec<Piece>, Malformed> {
+    let pieces = read_pieces(r)?;
+    let stored = pieces.iter().all(|piece| piece.stored.is_some());
+    stored.then_some(pieces).ok_or(Malformed)
 }
 
 fn read_piece(r: &mut Reader) -> Result<Piece, Malformed> {

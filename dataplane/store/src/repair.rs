@@ -45,8 +45,8 @@ impl Store {
         self.place_now(id, *block).map(|place| self.layout.block_addr(place))
     }
 
-    /// Writes a block anew from the right bytes. [`crate::StoreEvent::Repaired`] follows when they are on
-    /// stable storage, and show.
+    /// Writes a block anew from the right bytes. [`crate::StoreEvent::Repaired`] follows when they
+    /// are on stable storage, and show.
     ///
     /// # Errors
     /// Nothing is changed by bytes that are refused.
@@ -100,8 +100,8 @@ impl Store {
     }
 
     /// Reads blocks for a peer that has lost them: those versions that the map, or a retained
-    /// entry, has. Which of `blocks` these are, by position; [`crate::StoreEvent::ReadDone`] with their
-    /// bytes follows when there are any.
+    /// entry, has. Which of `blocks` these are, by position; [`crate::StoreEvent::ReadDone`] with
+    /// their bytes follows when there are any.
     pub fn read_for_peer(
         &mut self,
         token: u64,

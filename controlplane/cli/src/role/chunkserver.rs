@@ -49,17 +49,9 @@ pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
     }
     let memory = device.card()?;
     let id = device.label().chunkserver().context("the device has no identity")?;
-    let config = ChunkserverConfig {
-        listen,
-        cores: args.cores.clone(),
-        poll: args.poll.mode(args.spin_us, shards),
-        buffer_bytes: usize::try_from(args.buffers).context("--buffers is too large")?,
-        timing: Timing::default(),
-        scrub: ScrubOptions::default(),
-        transport: args.transport,
-        credential: given.or_else(|| memory.card().map(|card| card.credential.clone())),
-    };
-    let server = device.start(&config)?;
+    let credential = given.or_else(|| memory.card().map(|card| card.credential.clone()));
+    let server =
+        device.start(&ChunkserverConfig { credential, ..config(args, listen, shards)? })?;
     for endpoint in server.endpoints() {
         tracing::info!(%id, endpoint = endpoint.0, "chunkserver listens");
     }
@@ -71,6 +63,24 @@ pub fn run(args: &ChunkserverArgs) -> anyhow::Result<()> {
     let result = runtime.block_on(control(&mds, me, id, &server, memory));
     server.stop();
     result
+}
+
+/// What the options say.
+fn config(
+    args: &ChunkserverArgs,
+    listen: SocketAddr,
+    shards: usize,
+) -> anyhow::Result<ChunkserverConfig> {
+    Ok(ChunkserverConfig {
+        listen,
+        cores: args.cores.clone(),
+        poll: args.poll.mode(args.spin_us, shards),
+        buffer_bytes: usize::try_from(args.buffers).context("--buffers is too large")?,
+        timing: Timing::default(),
+        scrub: ScrubOptions::default(),
+        transport: args.transport,
+        credential: None,
+    })
 }
 
 fn registration(

@@ -100,13 +100,9 @@ impl World {
             return;
         }
         for addr in self.topology.endpoints.keys().copied().collect::<Vec<_>>() {
+            self.add_up(addr);
             let shard = self.shard(addr).expect("all are up");
             let (idle, calls) = (shard.store().idle(), shard.calls_open());
-            let sums = (shard.stats().delta_bytes, shard.store().stats().checkpoints);
-            self.report.delta_bytes += sums.0;
-            self.report.checkpoints += sums.1;
-            let repair = self.shard(addr).expect("all are up").health().repair;
-            self.report.repaired += repair.repaired;
             if !idle || calls > 0 {
                 self.fail(format!("{addr} does not come to rest: idle {idle}, {calls} calls open"));
             } else if let Err(why) = audit(self.shard(addr).expect("all are up").store()) {
@@ -130,6 +126,16 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Adds what a shard counted to the report.
+    fn add_up(&mut self, addr: ShardAddr) {
+        let shard = self.shard(addr).expect("all are up");
+        let (delta_bytes, store) = (shard.stats().delta_bytes, shard.store().stats());
+        let repaired = shard.health().repair.repaired;
+        self.report.delta_bytes += delta_bytes;
+        self.report.checkpoints += store.checkpoints;
+        self.report.repaired += repaired;
     }
 
     /// Cuts the power of all, opens what is left, and reads every block of every replica.
