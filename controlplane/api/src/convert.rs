@@ -123,6 +123,48 @@ impl From<pb::PathUse> for PathUse {
     }
 }
 
+impl From<DeviceHealth> for pb::DeviceHealth {
+    fn from(h: DeviceHealth) -> Self {
+        pb::DeviceHealth {
+            damaged_blocks: h.damaged_blocks,
+            read_errors: h.read_errors,
+            repaired_blocks: h.repaired_blocks,
+            open_repairs: h.open_repairs,
+            unrepairable_blocks: h.unrepairable_blocks,
+            retired_bytes: h.retired_bytes,
+            replace: h.replace,
+            scrub_laps: h.scrub_laps,
+            scrub_bytes: h.scrub_bytes,
+            scrub_bytes_expected: h.scrub_bytes_expected,
+            last_lap_ms: h.last_lap_ms,
+            last_lap_bytes: h.last_lap_bytes,
+            near_full: h.near_full,
+            full: h.full,
+        }
+    }
+}
+
+impl From<pb::DeviceHealth> for DeviceHealth {
+    fn from(h: pb::DeviceHealth) -> Self {
+        DeviceHealth {
+            damaged_blocks: h.damaged_blocks,
+            read_errors: h.read_errors,
+            repaired_blocks: h.repaired_blocks,
+            open_repairs: h.open_repairs,
+            unrepairable_blocks: h.unrepairable_blocks,
+            retired_bytes: h.retired_bytes,
+            replace: h.replace,
+            scrub_laps: h.scrub_laps,
+            scrub_bytes: h.scrub_bytes,
+            scrub_bytes_expected: h.scrub_bytes_expected,
+            last_lap_ms: h.last_lap_ms,
+            last_lap_bytes: h.last_lap_bytes,
+            near_full: h.near_full,
+            full: h.full,
+        }
+    }
+}
+
 fn path_uses(all: Vec<pb::PathUse>) -> Vec<PathUse> {
     all.into_iter().map(Into::into).collect()
 }
@@ -196,6 +238,7 @@ impl From<Heartbeat> for pb::HeartbeatRequest {
             topology_version: h.topology_version,
             token_not_after_s: h.token_not_after_s,
             paths: h.paths.into_iter().map(Into::into).collect(),
+            device_health: Some(h.device_health.into()),
         }
     }
 }
@@ -362,6 +405,7 @@ impl From<pb::ChunkserverStatus> for ChunkserverStatus {
             leaders: c.leaders,
             silent_ms: c.silent_ms,
             paths: path_uses(c.paths),
+            device_health: c.device_health.unwrap_or_default().into(),
         }
     }
 }

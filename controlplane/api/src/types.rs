@@ -79,6 +79,39 @@ pub struct PathUse {
     pub copied_bytes: u64,
 }
 
+/// How a chunkserver's device does, since its process began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeviceHealth {
+    /// Blocks whose stored copy was found damaged.
+    pub damaged_blocks: u64,
+    /// Those among them that the device failed to read.
+    pub read_errors: u64,
+    /// Blocks that were written anew from a peer's copy.
+    pub repaired_blocks: u64,
+    /// Damaged blocks that are not repaired now.
+    pub open_repairs: u64,
+    /// Those among them of which no replica has a good copy.
+    pub unrepairable_blocks: u64,
+    /// Bytes that are not used again, since the device failed to read them.
+    pub retired_bytes: u64,
+    /// So much is damaged that the device should be replaced.
+    pub replace: bool,
+    /// Laps of the scrub.
+    pub scrub_laps: u64,
+    /// What the lap under way has read.
+    pub scrub_bytes: u64,
+    /// What there was to read when it began.
+    pub scrub_bytes_expected: u64,
+    /// How long the last lap took, in milliseconds.
+    pub last_lap_ms: u64,
+    /// What it read.
+    pub last_lap_bytes: u64,
+    /// Little space is left.
+    pub near_full: bool,
+    /// No space is left: writes are refused.
+    pub full: bool,
+}
+
 /// A sign of life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
@@ -102,6 +135,8 @@ pub struct Heartbeat {
     pub token_not_after_s: u64,
     /// What went over the paths here.
     pub paths: Vec<PathUse>,
+    /// How the device does.
+    pub device_health: DeviceHealth,
 }
 
 /// The state of one replica.
@@ -367,6 +402,8 @@ pub struct ChunkserverStatus {
     pub silent_ms: Option<u64>,
     /// What it last said of its paths.
     pub paths: Vec<PathUse>,
+    /// What it last said of its device.
+    pub device_health: DeviceHealth,
 }
 
 /// A copyset.

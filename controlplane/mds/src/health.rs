@@ -1,6 +1,7 @@
 //! Verdicts about copysets and the cluster. Pure, and truthful: what is not known is not called
 //! healthy.
 
+use ogive_api::pb;
 use ogive_api::types::{Health, Presence, ReplicaReport, Role, names};
 use ogive_meta::Copyset;
 use ogive_types::{ShardAddr, Term, Time};
@@ -64,6 +65,39 @@ pub(crate) fn copyset(c: &Copyset, v: &Volatile, now: Time, timing: &Timing) -> 
         (Health::Unknown, "not all replicas have reported yet".to_owned())
     };
     Verdict { health, reason, leader: None, term }
+}
+
+/// What is wrong with a chunkserver's device, for people:
+///
+/// | reported | said |
+/// |---|---|
+/// | many damaged blocks | replace the device |
+/// | blocks without a good copy | their reads fail |
+/// | damaged blocks that wait | being repaired |
+/// | no space | writes are refused |
+///
+/// A device that is nearly full works as it should, and is shown as such with its chunkserver.
+pub(crate) fn device_faults(h: &pb::DeviceHealth) -> Vec<String> {
+    let mut faults = Vec::new();
+    if h.replace {
+        faults.push(format!(
+            "{} damaged blocks since it was started, {} of them unreadable: replace its device",
+            h.damaged_blocks, h.read_errors
+        ));
+    }
+    if h.unrepairable_blocks > 0 {
+        let blocks = h.unrepairable_blocks;
+        faults
+            .push(format!("{blocks} blocks have no good copy on any replica; reads of them fail"));
+    }
+    let waiting = h.open_repairs.saturating_sub(h.unrepairable_blocks);
+    if waiting > 0 {
+        faults.push(format!("{waiting} damaged blocks are being repaired"));
+    }
+    if h.full {
+        faults.push("full: writes are refused until space is freed or added".to_owned());
+    }
+    faults
 }
 
 /// What is wrong with a replica that reports.
@@ -179,6 +213,28 @@ mod tests {
 
     fn follower(server: u32, at: u64) -> (u32, u64, Option<ReplicaReport>) {
         (server, at, Some(report(Role::Follower, 2, &[])))
+    }
+
+    #[test]
+    fn a_device_is_well_until_something_must_be_done() {
+        let mended = pb::DeviceHealth {
+            damaged_blocks: 9,
+            repaired_blocks: 9,
+            near_full: true,
+            ..pb::DeviceHealth::default()
+        };
+        assert_eq!(device_faults(&mended), Vec::<String>::new());
+        let bad = pb::DeviceHealth {
+            open_repairs: 3,
+            unrepairable_blocks: 1,
+            replace: true,
+            full: true,
+            ..mended
+        };
+        let said = device_faults(&bad).join("\n");
+        for what in ["replace its device", "1 blocks have no good copy", "2 damaged", "refused"] {
+            assert!(said.contains(what), "{said}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use ogive_api::types::{PathUse, Presence, ReplicaReport};
+use ogive_api::types::{DeviceHealth, PathUse, Presence, ReplicaReport};
 use ogive_types::{ChunkserverId, CopysetId, SessionId, ShardAddr, Time};
 
 use crate::config::Timing;
@@ -39,6 +39,7 @@ pub(crate) struct Seen {
     pub(crate) total_bytes: u64,
     pub(crate) reports: BTreeMap<(CopysetId, u16), ReplicaReport>,
     pub(crate) paths: Vec<PathUse>,
+    pub(crate) health: DeviceHealth,
 }
 
 impl Volatile {

@@ -10,7 +10,7 @@ use ogive_rpc::token::{Credential, Keyring};
 use ogive_rpc::transport::net::NetTransport;
 use ogive_rpc::transport::usage::{PathUse, Usage};
 use ogive_rpc::transport::{Event as NetEvent, Transport};
-use ogive_shard::{Admin, Effect, Event, ReplicaReport, Shard, Stats};
+use ogive_shard::{Admin, Effect, Event, Health, ReplicaReport, Shard, Stats};
 use ogive_store::{DiskDone, StoreStats};
 use ogive_types::{ShardAddr, Time};
 
@@ -33,6 +33,8 @@ pub struct ShardReport {
     pub store: StoreStats,
     /// Requests.
     pub stats: Stats,
+    /// Damage, repairs, the scrub.
+    pub health: Health,
     /// What went over each path.
     pub paths: Vec<PathUse>,
 }
@@ -101,6 +103,7 @@ impl ShardLoop {
                         replicas: self.shard.report(now),
                         store: self.shard.store().stats(),
                         stats: self.shard.stats(),
+                        health: self.shard.health(),
                         paths: self.usage.by_path(&self.transport),
                     };
                     // The asker may have given up; then nobody misses the report.

@@ -149,7 +149,10 @@ impl Shard {
         }
         let next = group.core.proposable().map_err(|e| IoError::NotLeader { leader: e.leader })?;
         let (index, term) = (next.index, next.term);
-        self.store.append(copyset, index, term, op, payload).map_err(|e| match e {
+        let writes = op.data_bytes() > 0;
+        let appended = self.store.append(copyset, index, term, op, payload);
+        note_space(&mut self.full, writes, appended);
+        appended.map_err(|e| match e {
             AppendError::NoSpace => IoError::NoSpace,
             _ => IoError::Busy,
         })?;
@@ -253,5 +256,14 @@ impl Shard {
         for token in reads {
             self.refuse(token, IoError::NotLeader { leader }, out);
         }
+    }
+}
+
+/// Remembers whether the newest write found space.
+pub(crate) fn note_space(full: &mut bool, writes: bool, appended: Result<(), AppendError>) {
+    match appended {
+        Ok(()) if writes => *full = false,
+        Err(AppendError::NoSpace) => *full = true,
+        _ => {}
     }
 }

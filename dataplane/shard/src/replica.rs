@@ -12,6 +12,7 @@ use ogive_types::{CopysetId, Index, ShardAddr, Term, Time, block_sums};
 
 use crate::calls::Token;
 use crate::event::Effect;
+use crate::io::note_space;
 use crate::peers::{PeerCall, What};
 use crate::shard::Shard;
 
@@ -131,7 +132,7 @@ impl Shard {
                 }
                 let first = Index(append.prev.index.0 + 1 + skip as u64);
                 let new = append.entries.into_iter().zip(data).skip(skip);
-                if !keep_entries(&mut self.store, id, first, new) {
+                if !keep_entries(&mut self.store, &mut self.full, id, first, new) {
                     group.core.on_append_failed(token.0, &mut effects);
                 }
             }
@@ -210,12 +211,16 @@ impl Shard {
 /// Appends entries from `first` on; none of them, and false, when the store refuses one.
 fn keep_entries(
     store: &mut Store,
+    full: &mut bool,
     id: CopysetId,
     first: Index,
     new: impl Iterator<Item = (Entry, Option<Buf>)>,
 ) -> bool {
     for ((entry, data), index) in new.zip(first.0..) {
-        if let Err(error) = store.append(id, Index(index), entry.term, entry.op, data) {
+        let writes = data.is_some();
+        let appended = store.append(id, Index(index), entry.term, entry.op, data);
+        note_space(full, writes, appended);
+        if let Err(error) = appended {
             tracing::warn!(copyset = %id, %error, "append refused by the store");
             store.truncate_from(id, first);
             return false;

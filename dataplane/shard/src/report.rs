@@ -83,6 +83,8 @@ pub struct Health {
     pub scrub: ScrubReport,
     /// So much is damaged that the device should be replaced.
     pub replace: bool,
+    /// The newest write did not fit, and there is still no room for the longest.
+    pub refuses_writes: bool,
 }
 
 impl Shard {
@@ -90,7 +92,8 @@ impl Shard {
     pub fn health(&self) -> Health {
         let (repair, scrub) = (self.repairs.report(), self.scrub.report());
         let replace = repair.damaged >= DAMAGE_MAX || repair.io_errors >= IO_ERRORS_MAX;
-        Health { repair, scrub, replace }
+        let refuses_writes = self.full && !self.store.stats().has_room();
+        Health { repair, scrub, replace, refuses_writes }
     }
 
     /// The state of all replicas, by copyset.

@@ -87,6 +87,8 @@ pub struct Shard {
     pub(crate) repairs: Repairs,
     pub(crate) serving: Serving,
     pub(crate) scrub: Scrub,
+    /// The newest write was refused for want of space.
+    pub(crate) full: bool,
     store_events: Vec<StoreEvent>,
     disk_ops: Vec<ogive_store::DiskOp>,
     pub(crate) next_tick: Time,
@@ -121,6 +123,7 @@ impl Shard {
             repairs: Repairs::default(),
             serving: Serving::new(),
             scrub,
+            full: false,
             store_events: Vec::new(),
             disk_ops: Vec::new(),
             next_tick: now,

@@ -36,3 +36,5 @@ pub const BAD_BLOCKS_MAX: usize = 65_536;
 pub const REPAIR_BLOCKS_MAX: usize = 256;
 /// Chunks without mapped blocks that one step of a scrub passes by.
 pub const SCRUB_CHUNKS_MAX: usize = 64;
+/// A store with this share of its blocks in use is nearly full: there is time to act.
+pub const NEAR_FULL_PERCENT: u64 = 85;

@@ -1,5 +1,9 @@
 //! What a store counts.
 
+use ogive_types::MAX_IO_BYTES;
+
+use crate::limits::NEAR_FULL_PERCENT;
+
 /// Counters and sizes of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
@@ -34,6 +38,20 @@ impl StoreStats {
     /// Bytes of data blocks in use.
     pub fn used_bytes(&self) -> u64 {
         (self.blocks - self.blocks_free) * self.block_bytes
+    }
+
+    /// Whether so little is left that it is time to add or to free some. Blocks that are kept for
+    /// followers do not count: they are let go of when space runs short.
+    pub fn is_near_full(&self) -> bool {
+        let usable = self.blocks - self.blocks_retired;
+        let above = |used: u64, all: u64| used * 100 >= all * NEAR_FULL_PERCENT;
+        above(self.blocks_mapped, usable) || above(self.map_pages, self.map_pages_max)
+    }
+
+    /// Whether the longest write finds space.
+    pub fn has_room(&self) -> bool {
+        self.blocks_free * self.block_bytes >= MAX_IO_BYTES as u64
+            && self.map_pages + 1 < self.map_pages_max
     }
 
     /// Bytes of all data blocks.

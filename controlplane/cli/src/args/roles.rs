@@ -79,6 +79,11 @@ pub struct ChunkserverArgs {
     #[arg(long, env = "OGIVE_CHUNKSERVER_BUFFERS", default_value = "256MiB",
         value_parser = parse_size, value_name = "SIZE")]
     pub buffers: u64,
+    /// Bytes that the scrub reads in a second to find damaged blocks before somebody needs them; 0
+    /// for none.
+    #[arg(long, env = "OGIVE_CHUNKSERVER_SCRUB_RATE", default_value = "8MiB",
+        value_parser = parse_size, value_name = "SIZE")]
+    pub scrub_rate: u64,
 }
 
 /// How a loop waits for work.

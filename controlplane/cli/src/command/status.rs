@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use ogive_api::MdsClient;
 use ogive_api::types::names::{of_health, of_presence};
-use ogive_api::types::{ChunkserverStatus, ClusterStatus, Health};
+use ogive_api::types::{ChunkserverStatus, ClusterStatus, DeviceHealth, Health};
 
 use super::volume;
 use crate::args;
@@ -36,6 +36,7 @@ pub fn human(s: &ClusterStatus) -> String {
     }
     let _ = write!(out, "\n{table}");
     let _ = write!(out, "\n{}", chunkservers(s));
+    let _ = write!(out, "\n{}", devices(s));
     let _ = writeln!(out, "\ncopysets  {}", copysets(s));
     for c in s.copysets.iter().filter(|c| c.health != Health::Healthy) {
         let _ = writeln!(out, "  {}: {}", c.id, c.reason);
@@ -72,6 +73,51 @@ fn chunkservers(s: &ClusterStatus) -> Table {
         ]);
     }
     table
+}
+
+/// How the devices do.
+fn devices(s: &ClusterStatus) -> Table {
+    let mut table = Table::new(&[
+        "device of",
+        "space",
+        "damaged",
+        "unreadable",
+        "repaired",
+        "without good copy",
+        "scrub laps",
+        "this lap",
+        "last lap",
+    ]);
+    for c in &s.chunkservers {
+        let h = &c.device_health;
+        table.row([
+            c.id.to_string(),
+            space(h).to_owned(),
+            h.damaged_blocks.to_string(),
+            h.read_errors.to_string(),
+            h.repaired_blocks.to_string(),
+            h.unrepairable_blocks.to_string(),
+            h.scrub_laps.to_string(),
+            format!("{} of {}", bytes(h.scrub_bytes), bytes(h.scrub_bytes_expected)),
+            last_lap(h),
+        ]);
+    }
+    table
+}
+
+fn space(h: &DeviceHealth) -> &'static str {
+    match h {
+        h if h.full => "full",
+        h if h.near_full => "near full",
+        _ => "ok",
+    }
+}
+
+fn last_lap(h: &DeviceHealth) -> String {
+    if h.scrub_laps == 0 {
+        return "-".to_owned();
+    }
+    format!("{} in {:.1} s", bytes(h.last_lap_bytes), h.last_lap_ms as f64 / 1000.0)
 }
 
 /// Paths that its shards offer, as their endpoints have them.

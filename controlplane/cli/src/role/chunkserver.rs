@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ogive_api::types::{
-    Credential, Drop, FollowerReport, Heartbeat, Registration, ReplicaReport, Role, Topology,
+    Credential, DeviceHealth, Drop, FollowerReport, Heartbeat, Registration, ReplicaReport, Role,
+    Topology,
 };
 use ogive_api::{ApiError, MdsClient};
 use ogive_chunkserver::{Card, CardKeeper, Chunkserver, ChunkserverConfig, Device, ShardReport};
@@ -17,7 +18,7 @@ use ogive_rpc::transport::Endpoint;
 use ogive_rpc::transport::usage::add_up;
 use ogive_shard::{Admin, ReplicaRole, ReplicaSpec, ScrubOptions};
 use ogive_store::file::DeviceFile;
-use ogive_types::{ChunkserverId, ShardAddr};
+use ogive_types::{ChunkserverId, CopysetId, ShardAddr};
 use uuid::Uuid;
 
 use super::{asked_to_stop, checks, paths, runtime};
@@ -77,7 +78,7 @@ fn config(
         poll: args.poll.mode(args.spin_us, shards),
         buffer_bytes: usize::try_from(args.buffers).context("--buffers is too large")?,
         timing: Timing::default(),
-        scrub: ScrubOptions::default(),
+        scrub: ScrubOptions { bytes_per_second: args.scrub_rate, ..ScrubOptions::default() },
         transport: args.transport,
         credential: None,
     })
@@ -235,6 +236,7 @@ impl Control<'_> {
             topology_version: self.topology.version,
             token_not_after_s: self.token_not_after_s,
             paths: path_uses(&reports),
+            device_health: device_health(&reports),
         };
         let reply = self.mds.heartbeat(heartbeat).await?;
         if let Some(credential) = &reply.credential {
@@ -247,8 +249,17 @@ impl Control<'_> {
             self.server.tell_all(&Admin::Endpoints(all));
         }
         self.remember_peers(reply.replicas.values().flatten().copied());
+        self.tell_replicas(&reply.replicas);
+        for Drop { copyset, volume } in reply.drops {
+            self.server.tell_all(&Admin::DropVolume { copyset, volume });
+        }
+        Ok(())
+    }
+
+    /// Tells each shard which replicas belong on it.
+    fn tell_replicas(&self, replicas: &BTreeMap<CopysetId, Vec<ShardAddr>>) {
         let mut here: BTreeMap<u16, Vec<ReplicaSpec>> = BTreeMap::new();
-        for (&copyset, members) in &reply.replicas {
+        for (&copyset, members) in replicas {
             for addr in members.iter().filter(|addr| addr.server == self.id) {
                 let spec = ReplicaSpec { copyset, members: members.clone() };
                 here.entry(addr.shard).or_default().push(spec);
@@ -257,11 +268,31 @@ impl Control<'_> {
         for (shard, specs) in here {
             self.server.tell(shard, Admin::Replicas(specs));
         }
-        for Drop { copyset, volume } in reply.drops {
-            self.server.tell_all(&Admin::DropVolume { copyset, volume });
-        }
-        Ok(())
     }
+}
+
+/// How the device does, by what its shards say of their parts.
+fn device_health(reports: &[ShardReport]) -> DeviceHealth {
+    let mut all = DeviceHealth::default();
+    for r in reports {
+        let ogive_shard::Health { repair, scrub, replace, refuses_writes } = r.health;
+        all.damaged_blocks += repair.damaged;
+        all.read_errors += repair.io_errors;
+        all.repaired_blocks += repair.repaired;
+        all.open_repairs += repair.open;
+        all.unrepairable_blocks += repair.unrepairable;
+        all.retired_bytes += r.store.blocks_retired * r.store.block_bytes;
+        all.replace |= replace;
+        all.scrub_bytes += scrub.lap_bytes;
+        all.scrub_bytes_expected += scrub.lap_bytes_expected;
+        all.last_lap_ms = all.last_lap_ms.max(scrub.last_lap.as_millis() as u64);
+        all.last_lap_bytes += scrub.last_lap_bytes;
+        all.near_full |= r.store.is_near_full();
+        all.full |= refuses_writes;
+    }
+    // A lap of the device is over when all shards have done theirs.
+    all.scrub_laps = reports.iter().map(|r| r.health.scrub.laps).min().unwrap_or(0);
+    all
 }
 
 /// What went over the paths of all shards together.

@@ -79,7 +79,9 @@ pub(super) async fn heartbeat(
     let reports = reports(h.replicas)?;
     let (used_bytes, total_bytes) = (h.used_bytes, h.total_bytes);
     let paths = path_uses(h.paths);
-    node.volatile().heard(id, Seen { at: node.now(), used_bytes, total_bytes, reports, paths });
+    let health = h.device_health.unwrap_or_default().into();
+    let seen = Seen { at: node.now(), used_bytes, total_bytes, reports, paths, health };
+    node.volatile().heard(id, seen);
     finish_drops(node, id, &h.drops_done).await?;
     // A key that is not there yet is no reason to send it away: its next sign of life gets one.
     let credential = node.renewal(Holder::Chunkserver(id), h.token_not_after_s).unwrap_or(None);

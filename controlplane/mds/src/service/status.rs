@@ -121,6 +121,13 @@ fn judge_parts(
             format!("chunkserver {} ({}, zone {}) is {presence}", c.id, c.server, c.zone)
         });
     }
+    for c in chunkservers {
+        for what in health::device_faults(&c.device_health.unwrap_or_default()) {
+            overall.add(Health::Degraded, || {
+                format!("chunkserver {} ({}, zone {}): {what}", c.id, c.server, c.zone)
+            });
+        }
+    }
     for (c, verdict) in judged {
         overall.add(verdict.health, || format!("copyset {}: {}", c.id, verdict.reason));
     }
@@ -147,6 +154,7 @@ fn chunkserver(
         leaders,
         silent_ms: seen.map(|s| now.since(s.at).as_millis() as u64),
         paths: seen.map_or(&[][..], |s| &s.paths).iter().cloned().map(Into::into).collect(),
+        device_health: seen.map(|s| s.health.into()),
     }
 }
 

@@ -173,6 +173,7 @@ impl FakeServer {
             topology_version: 0,
             token_not_after_s: self.registered.credential.not_after_s,
             paths: Vec::new(),
+            device_health: DeviceHealth::default(),
         }
     }
 
