@@ -43,8 +43,29 @@ pub struct Board {
     pub answers: Counts,
     /// Times that the reactor went to sleep and came back, as the kernel counted them.
     pub sleeps: AtomicU64,
+    /// Its turns.
+    pub turns: AtomicU64,
+    /// Its thread, as the kernel knows it.
+    pub thread: AtomicU64,
     /// Written by the driver: the connection is up.
     pub begun: AtomicBool,
+}
+
+impl Board {
+    /// Whether the reactor's thread sleeps, as the kernel says. One that spins and only waits for a
+    /// core does not.
+    pub fn sleeps_now(&self) -> bool {
+        let thread = self.thread.load(Ordering::Relaxed);
+        let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        // The name may hold spaces and ends with the last parenthesis.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+    }
+}
+
+/// The calling thread, as the kernel knows it.
+pub fn this_thread() -> u64 {
+    // SAFETY: takes nothing, and always succeeds.
+    unsafe { libc::gettid() as u64 }
 }
 
 /// How often the calling thread gave its core away of its own accord.

@@ -45,6 +45,10 @@ pub struct Outcome {
     pub stimuli: u64,
     /// Sleeps that the kernel counted.
     pub sleeps: u64,
+    /// Turns of the reactor.
+    pub turns: u64,
+    /// When nothing more came, it slept and did nothing else.
+    pub rests: bool,
     pub took: Duration,
 }
 
@@ -64,6 +68,8 @@ pub fn run(plan: &Plan) -> Result<Outcome, Lost> {
         }
     }
     let took = begin.elapsed();
+    let turns = driver.board.turns.load(Ordering::Relaxed);
+    let rests = driver.reactor_rests();
     let Driver { orders, rescue, reactor, pipe, board, sent, .. } = driver;
     let stimuli = Source::ALL.into_iter().map(|s| sent.get(s)).sum();
     // The disk waits for its read, which ends with the pipe.
@@ -72,7 +78,7 @@ pub fn run(plan: &Plan) -> Result<Outcome, Lost> {
     let _ = rescue.try_send(());
     reactor.join().unwrap();
     let sleeps = board.sleeps.load(Ordering::Relaxed);
-    failed.map_or(Ok(Outcome { rounds, stimuli, sleeps, took }), Err)
+    failed.map_or(Ok(Outcome { rounds, stimuli, sleeps, turns, rests, took }), Err)
 }
 
 struct Driver {
@@ -143,6 +149,18 @@ impl Driver {
         driver.events.clear();
         driver.board.begun.store(true, Ordering::Relaxed);
         driver
+    }
+
+    /// Whether a reactor to which nothing comes sleeps and makes no turns. What is left to do after
+    /// the last answer takes a moment, on a busy machine a long one; one that spins never stops.
+    fn reactor_rests(&self) -> bool {
+        (0..100).any(|_| {
+            let before = self.board.turns.load(Ordering::Relaxed);
+            (0..10).all(|_| {
+                std::thread::sleep(Duration::from_millis(5));
+                self.board.sleeps_now() && self.board.turns.load(Ordering::Relaxed) == before
+            })
+        })
     }
 
     /// One to three wake-ups, close together; all answers; a pause.

@@ -1,7 +1,8 @@
 //! No wake-up is lost: a reactor that sleeps on a queue, a transport, two disks and timers at once
 //! is woken by them, in random company and at random moments. A transition is a sleep that the
 //! kernel has counted: 20,000 by default, a million with `make stress` (`OGIVE_STRESS` says how
-//! many). The last test proves that the others would find a lost wake-up.
+//! many). The last tests prove that the others would find a lost wake-up, and a reactor that spins
+//! where it should sleep: that one is found by counting turns, not by time.
 //!
 //! `OGIVE_TEST_PATH` chooses the path of the frames: tcp (default), or shm and rdma in a build with
 //! `--features ogive-rpc/ucx`.
@@ -27,6 +28,9 @@ use sleeper::{Bed, Mutant};
 const ADAPTIVE: PollMode = PollMode::Adaptive { spin: Duration::from_micros(20) };
 /// Longer than any machine makes a woken thread wait, however busy.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Turns of a reactor in event mode for each thing that happens to it: that which finds it, those
+/// that end what it began, and the one that finds nothing more.
+const TURNS_PER_WAKE_UP_MAX: u64 = 20;
 /// Tests that need the cores for themselves.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -56,14 +60,20 @@ fn stress(mode: PollMode) {
         };
         println!(
             "{mode:?}, {}, on the ring of the {bed:?}: {} sleeps ended by {} wake-ups \
-             in {} rounds and {:.1} s",
+             and {} turns in {} rounds and {:.1} s",
             plan.path,
             outcome.sleeps,
             outcome.stimuli,
+            outcome.turns,
             outcome.rounds,
             outcome.took.as_secs_f64()
         );
         assert!(outcome.sleeps >= plan.sleeps, "it hardly sleeps, which proves nothing");
+        assert!(outcome.rests, "it spins though nothing comes");
+        if mode == PollMode::Event {
+            let bound = TURNS_PER_WAKE_UP_MAX * (outcome.sleeps + outcome.stimuli);
+            assert!(outcome.turns < bound, "it spins before it sleeps: {outcome:?}");
+        }
     }
 }
 
@@ -75,6 +85,19 @@ fn no_wake_up_is_lost_in_adaptive_mode() {
 #[test]
 fn no_wake_up_is_lost_in_event_mode() {
     stress(PollMode::Event);
+}
+
+#[test]
+fn a_reactor_that_does_not_sleep_would_be_found() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for mutant in [Mutant::AlwaysDue, Mutant::NeverReady] {
+        for mode in [ADAPTIVE, PollMode::Event] {
+            let mutant = Some(mutant);
+            let plan = Plan { mutant, rounds_max: 100, ..plan(mode, Bed::File) };
+            let outcome = run(&plan).expect("who does not sleep loses nothing");
+            assert!(!outcome.rests && outcome.sleeps < plan.sleeps, "{outcome:?} with {plan:?}");
+        }
+    }
 }
 
 #[test]

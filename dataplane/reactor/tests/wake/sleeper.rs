@@ -13,7 +13,7 @@ use ogive_rpc::transport::{Event, Outgoing, Transport};
 use ogive_store::{DiskDone, DiskOp, OpId};
 use ogive_types::Time;
 
-use crate::board::{Board, Source, voluntary_switches};
+use crate::board::{Board, Source, this_thread, voluntary_switches};
 
 /// Bytes of one read.
 pub const READ_BYTES: usize = 4096;
@@ -45,6 +45,10 @@ pub enum Mutant {
     /// What came between the last turn and the sleep is overlooked: the queue is armed twice, which
     /// drains the first signal.
     QueueOverlooked,
+    /// The work always has something due at once, so the loop turns without a sleep.
+    AlwaysDue,
+    /// The work never lets the loop sleep.
+    NeverReady,
 }
 
 /// On which ring the loop sleeps; the other disk wakes it through its descriptor.
@@ -95,6 +99,7 @@ impl Sleeper {
         let Parts { inbox, rescue, bed, mutant, board, .. } = parts;
         let (timers, events, done) = Default::default();
         let switches_before = voluntary_switches();
+        board.thread.store(this_thread(), Ordering::Relaxed);
         Sleeper {
             inbox,
             rescue,
@@ -192,6 +197,7 @@ impl Work for Sleeper {
     fn turn(&mut self, now: Time) -> bool {
         let slept = voluntary_switches() - self.switches_before;
         self.board.sleeps.store(slept, Ordering::Relaxed);
+        self.board.turns.fetch_add(1, Ordering::Relaxed);
         let mut any = self.rescue.try_recv().is_some();
         while let Some(order) = self.inbox.try_recv() {
             self.obey(order, now);
@@ -210,6 +216,9 @@ impl Work for Sleeper {
     }
 
     fn next_deadline(&self) -> Time {
+        if self.is(Mutant::AlwaysDue) {
+            return Time(0);
+        }
         let timers = self.timers.iter().copied().filter(|_| !self.is(Mutant::TimerForgotten));
         timers.min().unwrap_or(Time::NEVER).min(self.net.next_deadline())
     }
@@ -231,7 +240,7 @@ impl Work for Sleeper {
             let empty = self.inbox.prepare_sleep();
             may &= empty || self.is(Mutant::QueueOverlooked);
         }
-        may
+        may && !self.is(Mutant::NeverReady)
     }
 
     fn finished(&self) -> bool {
