@@ -12,6 +12,7 @@
 //! | `verify/` | block contents, the model of a volume, findings |
 //! | `gap.rs`, `stats.rs`, `report.rs` | measures |
 //! | `nbd/` | NBD client |
+//! | [`store`] | a store on a file or device, beside fio |
 //! | [`rpc`] | the transports of the data plane between two processes, beside references |
 
 mod engine;
@@ -30,6 +31,7 @@ pub mod rpc;
 mod scenarios;
 mod spec;
 mod stats;
+pub mod store;
 mod verify;
 
 pub use engine::{Running, StopHandle};

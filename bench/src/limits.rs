@@ -83,5 +83,26 @@ pub const PERFTEST_MESSAGES_MAX: u64 = 1 << 30;
 /// One run of `ucx_perftest` is given up after this; it has no bound of its own.
 pub const PERFTEST_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// Most requests in flight of the store benchmark.
+pub const MAX_STORE_DEPTH: usize = 256;
+
+/// Most rounds of the store benchmark; all of their figures are kept.
+pub const MAX_STORE_ROUNDS: usize = 1000;
+
+/// Memory for the buffers of the store benchmark: far more than is in flight.
+pub const STORE_POOL_BYTES: usize = 256 << 20;
+
+/// A device that has not answered for this long has failed.
+pub const STORE_STALL: Duration = Duration::from_secs(30);
+
+/// Largest mapped size that the store benchmark makes: beyond it, its maps take hours to write.
+pub const STORE_MAPPED_MAX: u64 = 4 << 40;
+
+/// One run of fio is given up this long after it should have ended.
+pub const FIO_GRACE: Duration = Duration::from_secs(60);
+
+/// Writing until checkpoints have ended is given up after this.
+pub const CHECKPOINTS_TIMEOUT: Duration = Duration::from_secs(120);
+
 const _: () = assert!(MAX_DEPTH <= u32::MAX as usize);
 const _: () = assert!(READ_BACK_BYTES.is_multiple_of(4096) && READ_BACK_BYTES <= MAX_REQUEST_BYTES);

@@ -56,7 +56,7 @@ fn parse_list(list: &str) -> Vec<usize> {
 
 /// Binds the calling thread. Without effect where the system does not allow it: then the figures
 /// are noisier, and nothing else.
-pub(super) fn pin(core: Option<usize>) {
+pub(crate) fn pin(core: Option<usize>) {
     let Some(core) = core.filter(|&core| core < CpuSet::MAX_CPU) else { return };
     let mut set = CpuSet::new();
     set.set(core);

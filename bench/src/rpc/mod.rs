@@ -34,7 +34,10 @@ mod wire;
 
 pub use budget::{Budget, Verdict};
 pub use cores::Cores;
+pub(crate) use cores::pin;
 pub use peer::{PeerKind, serve};
+pub(crate) use report::write_verdict;
 pub use report::{CaseReport, Entry, Present, RpcReport};
 pub use sample::{Sample, Spread};
+pub(crate) use spec::Bytes;
 pub use spec::{Case, Contender, Pattern, RpcBench, RpcBenchError};

@@ -168,7 +168,7 @@ fn write_case(f: &mut fmt::Formatter<'_>, report: &CaseReport) -> fmt::Result {
     Ok(())
 }
 
-fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
+pub(crate) fn write_verdict(f: &mut fmt::Formatter<'_>, verdict: &Verdict) -> fmt::Result {
     let sign = if verdict.at_most { "≤" } else { "≥" };
     let bound = format!("{sign} {}", verdict.bound);
     let said = match (verdict.ratio, verdict.met) {

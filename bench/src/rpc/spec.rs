@@ -68,7 +68,7 @@ impl fmt::Display for Case {
 }
 
 /// A size for people.
-pub(super) struct Bytes(pub(super) usize);
+pub(crate) struct Bytes(pub(crate) usize);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,6 +11,7 @@ mod error;
 mod extents;
 mod lock;
 mod sector;
+mod users;
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -48,6 +49,7 @@ impl DeviceFile {
     /// 4096-byte units.
     pub fn open(path: &Path) -> Result<DeviceFile, OpenFileError> {
         let fail = |error: io::Error| OpenFileError::from_io(path, error);
+        users::refuse(path)?;
         let kind = std::fs::metadata(path).map_err(fail)?.file_type();
         if !kind.is_file() && !kind.is_block_device() {
             return Err(OpenFileError::WrongKind { path: path.to_owned() });
@@ -59,6 +61,27 @@ impl DeviceFile {
         let opened = rustix::fs::open(path, flags, Mode::empty());
         let file = File::from(opened.map_err(|errno| open_error(path, errno))?);
         DeviceFile::from_file(file, path)
+    }
+
+    /// Opens a device to look at it: nothing can be written through it. Others may look at the same
+    /// time, and nobody may serve it, unless `force` is set: then neither is checked, and what is
+    /// seen may change under the reader.
+    ///
+    /// # Errors
+    /// Those of [`DeviceFile::open`].
+    pub fn open_read_only(path: &Path, force: bool) -> Result<DeviceFile, OpenFileError> {
+        let fail = |error: io::Error| OpenFileError::from_io(path, error);
+        let kind = std::fs::metadata(path).map_err(fail)?.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(OpenFileError::WrongKind { path: path.to_owned() });
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(path, flags, Mode::empty());
+        let file = File::from(opened.map_err(|errno| open_error(path, errno))?);
+        if !force {
+            lock::take_shared(&file, path)?;
+        }
+        DeviceFile::of(file, path)
     }
 
     /// Makes a file of `size` bytes (rounded up to 4096) at `path` with all its space allocated,
@@ -118,9 +141,13 @@ impl DeviceFile {
         self.volatile_cache
     }
 
-    fn from_file(mut file: File, path: &Path) -> Result<DeviceFile, OpenFileError> {
-        let fail = |error: io::Error| OpenFileError::from_io(path, error);
+    fn from_file(file: File, path: &Path) -> Result<DeviceFile, OpenFileError> {
         lock::take(&file, path)?;
+        DeviceFile::of(file, path)
+    }
+
+    fn of(mut file: File, path: &Path) -> Result<DeviceFile, OpenFileError> {
+        let fail = |error: io::Error| OpenFileError::from_io(path, error);
         // A block device has no length in its metadata.
         let len = file.seek(SeekFrom::End(0)).map_err(fail)? / ALIGN * ALIGN;
         let sector = sector::of(&file, path)?;

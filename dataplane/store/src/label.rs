@@ -207,6 +207,37 @@ pub fn read_label(io: &dyn RegionIo) -> Result<Label, LabelError> {
     Ok(label)
 }
 
+/// Like [`read_label`], also for a device that became shorter: it can still be looked at.
+pub(crate) fn read_label_of_any_length(io: &dyn RegionIo) -> Result<Label, LabelError> {
+    newest(&read_copies(io)?)
+}
+
+/// A copy of the label, beside the newest one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CopyState {
+    /// It says what counts.
+    Newest,
+    /// Whole, and replaced by the other one: a change was cut short between the two.
+    Older { generation: u64 },
+    /// Not what was written, or unreadable.
+    Damaged,
+    /// No label at all.
+    Missing,
+    /// Of another version.
+    OtherVersion { version: u32 },
+}
+
+/// How the two copies stand to `newest`.
+pub(crate) fn copy_states(io: &dyn RegionIo, newest: &Label) -> [CopyState; 2] {
+    COPY_ADDRS.map(|addr| match read_copy(io, addr) {
+        Ok(Found::Whole(label)) if label == *newest => CopyState::Newest,
+        Ok(Found::Whole(label)) => CopyState::Older { generation: label.generation },
+        Ok(Found::Other { version }) => CopyState::OtherVersion { version },
+        Ok(Found::Nothing) => CopyState::Missing,
+        Ok(Found::Damaged) | Err(_) => CopyState::Damaged,
+    })
+}
+
 /// Makes the device chunkserver `chunkserver` of `cluster`, for good; nothing changes when it is
 /// that already.
 ///

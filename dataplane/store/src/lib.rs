@@ -16,6 +16,7 @@
 //! | `checkpoint.rs`, `directory.rs`, `superblock.rs` | cutting the log |
 //! | `recover.rs`, `audit.rs` | opening a region; checking one |
 //! | `label.rs`, `region.rs`, `format.rs` | the device as a whole |
+//! | `inspect/` | looking at a device that nobody serves |
 //! | `io.rs`, `file.rs`, `simdisk.rs` | devices: the contract, a real one, a simulated one |
 //!
 //! The design and the argument why nothing is lost: `design/0001-one-log.md`.
@@ -30,6 +31,7 @@ mod directory;
 mod entries;
 pub mod file;
 mod format;
+pub mod inspect;
 mod io;
 mod label;
 pub mod limits;

@@ -25,6 +25,11 @@ pub const READS_WAITING_MAX: usize = 16_384;
 pub const DROPPED_CHUNKS_MAX: usize = 1024;
 /// Retained entries that are let go at once when blocks run short.
 pub const SHED_ENTRIES_MAX: usize = 256;
+/// Memory for the buffers of a store that is opened to be looked at.
+pub const INSPECT_POOL_BYTES: usize = 32 << 20;
+/// Damages that a verification lists; the others are only counted. A device with so many is to be
+/// replaced, not studied.
+pub const FINDINGS_MAX: usize = 10_000;
 /// Records of entries that are not applied take at most this share of the log ring, 1 / n; writes
 /// beyond are refused as `Busy`. The directory of a checkpoint holds them, and is longer than the
 /// log.

@@ -103,33 +103,47 @@ impl Store {
         pool: Pool,
         options: StoreOptions,
     ) -> Result<Store, OpenError> {
-        let region = label.regions().get(usize::from(shard)).ok_or(OpenError::NoShard(shard))?;
-        let layout = region.layout().ok_or(OpenError::NoShard(shard))?;
-        let (high, low) = label.uuid.as_u64_pair();
-        let id = high ^ low.rotate_left(32) ^ u64::from(shard);
+        let recovery = Recovery::new(io, label, shard)?;
         let reserve = |bytes| pool.alloc(bytes).ok_or(OpenError::Memory);
         let reserves = (reserve(BATCH_BYTES_MAX)?, reserve(DIRECTORY_WRITE_BYTES)?);
-        let recovery = Recovery { io, layout, region: id, sector: label.sector };
         recovery.run(pool, options, reserves)
     }
 }
 
 type Replicas = BTreeMap<CopysetId, Replica>;
 
-struct Recovery<'a> {
+pub(crate) struct Recovery<'a> {
     io: &'a mut dyn RegionIo,
-    layout: RegionLayout,
-    region: u64,
-    sector: u32,
+    pub(crate) layout: RegionLayout,
+    pub(crate) region: u64,
+    pub(crate) sector: u32,
 }
 
 /// Where the good part of the log ends.
-struct LogEnd {
-    at: u64,
-    crc: u32,
+pub(crate) struct LogEnd {
+    pub(crate) at: u64,
+    pub(crate) crc: u32,
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    /// A recovery of the region of a shard, of which nothing has been read yet.
+    pub(crate) fn new(
+        io: &'a mut dyn RegionIo,
+        label: &Label,
+        shard: u16,
+    ) -> Result<Recovery<'a>, OpenError> {
+        let region = label.regions().get(usize::from(shard)).ok_or(OpenError::NoShard(shard))?;
+        let layout = region.layout().ok_or(OpenError::NoShard(shard))?;
+        let region = Recovery::region_id(label, shard);
+        Ok(Recovery { io, layout, region, sector: label.sector })
+    }
+
+    /// What every structure of a region carries.
+    pub(crate) fn region_id(label: &Label, shard: u16) -> u64 {
+        let (high, low) = label.uuid.as_u64_pair();
+        high ^ low.rotate_left(32) ^ u64::from(shard)
+    }
+
     fn run(
         mut self,
         pool: Pool,
@@ -191,7 +205,7 @@ impl Recovery<'_> {
         Ok(Store::assemble(parts))
     }
 
-    fn superblock(&mut self) -> Result<Superblock, OpenError> {
+    pub(crate) fn superblock(&mut self) -> Result<Superblock, OpenError> {
         let mut slots = Vec::new();
         for addr in self.layout.superblock {
             let mut bytes = vec![0; SUPERBLOCK_BYTES];
@@ -238,18 +252,9 @@ impl Recovery<'_> {
         &mut self,
         superblock: &Superblock,
     ) -> Result<(Replicas, BTreeMap<CopysetId, Index>, Vec<PagePlace>), OpenError> {
-        let Some(place) = superblock.directory else { return Ok(Default::default()) };
-        let damaged = || OpenError::Damaged("the directory of the checkpoint".to_owned());
-        if place.bytes > self.layout.directory_bytes {
-            return Err(damaged());
-        }
-        let mut bytes = vec![0; place.bytes as usize];
-        let addr = self.layout.directory[usize::from(place.area)];
-        self.io.read_at(addr, &mut bytes).map_err(on_io("read the directory"))?;
-        if crc32c::crc32c(&bytes) != place.crc {
-            return Err(damaged());
-        }
-        let (states, pages) = directory::decode(&bytes, self.region).map_err(|_| damaged())?;
+        let Some(bytes) = self.directory_bytes(superblock)? else { return Ok(Default::default()) };
+        let decoded = directory::decode(&bytes, self.region);
+        let (states, pages) = decoded.map_err(|_| damaged_directory())?;
         let mut replicas = BTreeMap::new();
         let mut at_end = BTreeMap::new();
         for state in states {
@@ -266,6 +271,24 @@ impl Recovery<'_> {
         }
         self.read_pages(&mut replicas, &pages)?;
         Ok((replicas, at_end, pages))
+    }
+
+    /// The directory that a superblock names, as far as its checksum is right.
+    pub(crate) fn directory_bytes(
+        &mut self,
+        superblock: &Superblock,
+    ) -> Result<Option<Vec<u8>>, OpenError> {
+        let Some(place) = superblock.directory else { return Ok(None) };
+        if place.bytes > self.layout.directory_bytes {
+            return Err(damaged_directory());
+        }
+        let mut bytes = vec![0; place.bytes as usize];
+        let addr = self.layout.directory[usize::from(place.area)];
+        self.io.read_at(addr, &mut bytes).map_err(on_io("read the directory"))?;
+        if crc32c::crc32c(&bytes) != place.crc {
+            return Err(damaged_directory());
+        }
+        Ok(Some(bytes))
     }
 
     /// Reads map pages, neighbouring slots together.
@@ -308,8 +331,7 @@ impl Recovery<'_> {
         replicas: &mut Replicas,
         at_end: &mut BTreeMap<CopysetId, Index>,
     ) -> Result<LogEnd, OpenError> {
-        let mut ring = vec![0; self.layout.log_bytes as usize];
-        self.io.read_at(self.layout.log_start, &mut ring).map_err(on_io("read the log"))?;
+        let ring = self.ring()?;
         let mark = self.newest_mark(&ring, superblock);
         let mut end = LogEnd { at: superblock.tail, crc: superblock.tail_crc };
         let mut skip = superblock.skip as usize;
@@ -342,8 +364,15 @@ impl Recovery<'_> {
         Ok(end)
     }
 
+    /// All bytes of the log ring.
+    pub(crate) fn ring(&mut self) -> Result<Vec<u8>, OpenError> {
+        let mut ring = vec![0; self.layout.log_bytes as usize];
+        self.io.read_at(self.layout.log_start, &mut ring).map_err(on_io("read the log"))?;
+        Ok(ring)
+    }
+
     /// The newest persisted mark that any batch in the ring carries.
-    fn newest_mark(&self, ring: &[u8], superblock: &Superblock) -> u64 {
+    pub(crate) fn newest_mark(&self, ring: &[u8], superblock: &Superblock) -> u64 {
         let sectors = (0..ring.len()).step_by(self.sector as usize);
         let marks = sectors.filter_map(|offset| {
             let header = Header::peek(&ring[offset..])?;
@@ -356,7 +385,7 @@ impl Recovery<'_> {
     }
 
     /// The batch that follows `end`, if it is there.
-    fn next_batch<'r>(
+    pub(crate) fn next_batch<'r>(
         &self,
         ring: &'r [u8],
         end: &LogEnd,
@@ -440,7 +469,11 @@ impl Recovery<'_> {
     }
 }
 
-fn decode_records(bytes: &[u8], count: u32) -> Option<Vec<Record>> {
+fn damaged_directory() -> OpenError {
+    OpenError::Damaged("the directory of the checkpoint".to_owned())
+}
+
+pub(crate) fn decode_records(bytes: &[u8], count: u32) -> Option<Vec<Record>> {
     let reader = &mut Reader(bytes);
     let mut records = Vec::new();
     while !reader.is_empty() {

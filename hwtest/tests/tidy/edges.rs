@@ -28,7 +28,8 @@ const CRATES: [(&str, &[&str], bool); 19] = [
     // `rpc` for its tokens, which it signs and the data plane checks.
     ("ogive-mds", &["api", "meta", "rpc", "types"], false),
     ("ogive-hwtest", &[], false),
-    ("ogive-bench", &["buf", "rpc", "types"], false),
+    // `reactor` and `store`: it drives a store without a network.
+    ("ogive-bench", &["buf", "reactor", "rpc", "store", "types"], false),
     (
         "ogive",
         &[

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use ogive_bench::rpc::{Contender, PeerKind};
 use ogive_rpc::transport::PathChoice;
 
@@ -133,6 +133,10 @@ pub enum BenchCommand {
     /// references in the same run.
     #[command(long_about = RPC_ABOUT, after_long_help = RPC_EXAMPLES)]
     Rpc(BenchRpcArgs),
+    /// Measure the engine of one shard on a file or device, without a network, beside fio on the
+    /// same one. Everything on it is lost.
+    #[command(long_about = STORE_ABOUT, after_long_help = STORE_EXAMPLES)]
+    Store(BenchStoreArgs),
     /// The other end of `rpc`, which starts it.
     #[command(hide = true)]
     RpcPeer(BenchRpcPeerArgs),
@@ -166,6 +170,47 @@ Examples:
   ogive bench rpc --size 4KiB --depth 1 --rounds 21 --seconds 0.1
                                                many short rounds, for a machine with other load
   ogive bench rpc --json > rpc.json            all measurements";
+
+/// What `ogive bench store` does, and how its figures are meant.
+const STORE_ABOUT: &str = "\
+Measure the engine of one shard on a file or device, without a network, beside fio on the same \
+one. Everything on it is lost.
+
+The first half of the file is formatted for a store, the second is fio's. One thread, bound to a \
+core, does what a shard does: starts requests, hands the store's operations to the disk ring, \
+takes what ended. A write ends when it is on stable storage; a read when its checksum was right. \
+fio (io_uring, O_DIRECT, one thread on the same core) takes turns with it in each round, so that \
+other load hits both alike: trust the ratios, and the spread beside them, more than the \
+microseconds.
+
+The same durability: where the device has a volatile cache, the store shares one flush among all \
+writes that ended before it began. `fio` then flushes once for each DEPTH writes, which is what a \
+group commit at that depth is at its best. It promises less: fio counts a write before its flush \
+has ended. At depth 1 both are a write and then a flush. `fio, writers` is DEPTH threads that each \
+flush after every write: every write is on stable storage when it counts, and nothing is shared. \
+Without a volatile cache nobody flushes.
+
+The sequential cases come first, on space that is not scattered yet. A mean latency of fio with \
+flushes follows from its rate; percentiles are not given, since its flushes are requests of their \
+own. CPU is the processor time of the thread for a request: a loop that spins burns all of it, so \
+compare it with --wait sleep, which is also how fio waits. `engine` is the part of it within the \
+engine, and `device` is bytes written to the device for each byte of data, by /proc/self/io.
+
+Then: device bytes over whole checkpoints; the engine alone, every operation of which ends at \
+once; and, with --mapped, recovery, checkpoint and memory for so much mapped data, on a sparse \
+file in the same folder. The table at the end judges the budgets: the exit code is 0 also when one \
+is not met.";
+
+/// Calls of `ogive bench store` that are worth knowing.
+const STORE_EXAMPLES: &str = "\
+Examples:
+  ogive bench store /data/bench.ogive          a file of 4 GiB, made and removed: five minutes
+  ogive bench store /dev/nvme1n1 --force       a whole device; what is on it is lost
+  ogive bench store b --case 'random write' --rounds 9
+                                               one kind of case, more rounds
+  ogive bench store b --case none --mapped 10GiB,100GiB
+                                               recovery and memory alone
+  ogive bench store b --wait sleep --json      a loop that sleeps, as fio does; all measurements";
 
 /// Options of `ogive bench volume`.
 #[derive(Clone, Debug, Args)]
@@ -229,6 +274,47 @@ pub struct BenchRpcArgs {
     /// Measure our own paths only.
     #[arg(long)]
     pub no_references: bool,
+}
+
+/// Options of `ogive bench store`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchStoreArgs {
+    /// The file, which is made if it does not exist and then removed at the end, or the device.
+    pub path: PathBuf,
+    /// Size of a file to make.
+    #[arg(long, default_value = "4GiB", value_parser = parse_size, value_name = "SIZE")]
+    pub size: u64,
+    /// Overwrite what is there.
+    #[arg(long)]
+    pub force: bool,
+    /// Length of one measurement; a fifth of it more warms up.
+    #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = parse_seconds)]
+    pub seconds: f64,
+    /// Measurements of each contender in each case.
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub rounds: usize,
+    /// Measure the store only.
+    #[arg(long)]
+    pub no_fio: bool,
+    /// How the store's loop waits: spin, as a busy shard does, or sleep, as fio does.
+    #[arg(long, default_value = "spin", value_name = "HOW")]
+    pub wait: WaitArg,
+    /// Only cases whose names contain one of these, separated by commas, such as `random write`;
+    /// `none` leaves all out.
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub case: Vec<String>,
+    /// Measure recovery, checkpoint and memory for so much mapped data; sizes separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "SIZES", value_parser = parse_size)]
+    pub mapped: Vec<u64>,
+}
+
+/// How the loop of `ogive bench store` waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaitArg {
+    /// It looks again at once.
+    Spin,
+    /// It sleeps in the kernel.
+    Sleep,
 }
 
 /// Options of `ogive bench rpc-peer`.

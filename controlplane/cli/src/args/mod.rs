@@ -2,12 +2,14 @@
 //! come.
 
 mod client;
+mod device;
 mod roles;
 
 pub use client::{
-    BenchArgs, BenchCommand, BenchRpcArgs, BenchRpcPeerArgs, BenchVolumeArgs, DemoArgs, HwtestArgs,
-    VolumeArgs, VolumeCommand,
+    BenchArgs, BenchCommand, BenchRpcArgs, BenchRpcPeerArgs, BenchStoreArgs, BenchVolumeArgs,
+    DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand, WaitArg,
 };
+pub use device::{DeviceArg, DeviceArgs, DeviceCommand};
 pub use roles::{ChunkserverArgs, FormatArgs, MdsArgs, NbdArgs, PollArg};
 
 use std::path::PathBuf;
@@ -64,6 +66,8 @@ pub enum Command {
     Chunkserver(ChunkserverArgs),
     /// Prepare a device, or a file in its place, for a chunkserver.
     Format(FormatArgs),
+    /// Look at a device that nobody serves: what is on it, whether it is whole. Writes nothing.
+    Device(DeviceArgs),
     /// Export volumes over NBD.
     Nbd(NbdArgs),
     /// Create, list, show, delete and resize volumes.
@@ -72,7 +76,7 @@ pub enum Command {
     Status(MdsClient),
     /// Check what this machine can do.
     Hwtest(HwtestArgs),
-    /// Measure a volume, or the transports between two processes.
+    /// Measure a volume, the engine on a device, or the transports between two processes.
     Bench(BenchArgs),
     /// Print the completion script of a shell.
     Completions {

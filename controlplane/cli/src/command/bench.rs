@@ -1,14 +1,16 @@
-//! `ogive bench volume`: a load on one export; `ogive bench rpc`: the transports.
+//! `ogive bench volume`: a load on one export; `store`: the engine on a device; `rpc`: the
+//! transports.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use ogive_bench::rpc::{self, RpcBench};
+use ogive_bench::store::{StoreBench, StoreBenchError, Wait};
 use ogive_bench::{NbdUri, Pattern, Progress as Load, Stage, StopHandle, VolumeBench};
 
 use crate::Usage;
-use crate::args::{BenchRpcArgs, BenchRpcPeerArgs, BenchVolumeArgs};
+use crate::args::{BenchRpcArgs, BenchRpcPeerArgs, BenchStoreArgs, BenchVolumeArgs, WaitArg};
 use crate::output::{self, bytes};
 use crate::progress::Progress;
 
@@ -66,6 +68,33 @@ pub fn rpc(args: &BenchRpcArgs, json: bool) -> anyhow::Result<ExitCode> {
     progress.clear();
     let report = report.map_err(|error| match error {
         rpc::RpcBenchError::Spec(_) => anyhow::Error::new(Usage(error.to_string())),
+        error => error.into(),
+    })?;
+    output::print(json, &report, ToString::to_string)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the store on a file or device and prints the figures and the verdicts on the budgets.
+pub fn store(args: &BenchStoreArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let bench = StoreBench {
+        path: args.path.clone(),
+        size: args.size,
+        force: args.force,
+        duration: Duration::from_secs_f64(args.seconds),
+        rounds: args.rounds,
+        fio: !args.no_fio,
+        wait: match args.wait {
+            WaitArg::Spin => Wait::Spin,
+            WaitArg::Sleep => Wait::Sleep,
+        },
+        only: args.case.clone(),
+        mapped: args.mapped.clone(),
+    };
+    let mut progress = Progress::spinner("store");
+    let report = bench.run(&mut |line| progress.say(line));
+    progress.clear();
+    let report = report.map_err(|error| match error {
+        StoreBenchError::Spec(_) => anyhow::Error::new(Usage(error.to_string())),
         error => error.into(),
     })?;
     output::print(json, &report, ToString::to_string)?;

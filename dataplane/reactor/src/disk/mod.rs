@@ -13,6 +13,7 @@ mod registered;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use io_uring::{squeue, types};
 use ogive_buf::Pool;
@@ -142,6 +143,12 @@ impl Disk {
             self.start(slot.expect("not empty"), op.expect("not empty"));
         }
         any
+    }
+
+    /// Submits what is queued and sleeps until something has ended or `timeout` has passed, for a
+    /// loop that has nothing but this disk to wait for. A reactor waits itself.
+    pub fn wait(&mut self, timeout: Option<Duration>) {
+        self.ring.wait(timeout);
     }
 
     /// Operations that the kernel has, or gets with the next [`Disk::flush_sq`].

@@ -30,11 +30,16 @@ pub enum OpenFileError {
         /// The process that holds the lock, when it is known.
         by: Option<u32>,
     },
+    /// The kernel uses a file as a disk or for swapping.
+    #[error("{path} is in use as {what}; end that first, or choose another file")]
+    Used {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+    },
     /// The process has not the right.
-    #[error(
-        "{path} may not be opened for reading and writing; give this user the \
-         right, or run as its owner"
-    )]
+    #[error("{path} may not be opened by this user; give it the right, or run as the owner")]
     Denied {
         /// The device.
         path: PathBuf,

@@ -19,12 +19,21 @@ const UDEV_WAIT: Duration = Duration::from_millis(50);
 /// file, and so the lock, until the last of its I/O has ended: wait for that, too.
 const DEAD_TRIES: u32 = 100;
 
-/// Locks `file`, opened from `path`.
+/// Locks `file`, opened from `path`, for one who writes to it.
 pub(super) fn take(file: &File, path: &Path) -> Result<(), OpenFileError> {
+    take_as(file, path, FlockOperation::NonBlockingLockExclusive)
+}
+
+/// The same for one who only reads: there may be several.
+pub(super) fn take_shared(file: &File, path: &Path) -> Result<(), OpenFileError> {
+    take_as(file, path, FlockOperation::NonBlockingLockShared)
+}
+
+fn take_as(file: &File, path: &Path, how: FlockOperation) -> Result<(), OpenFileError> {
     let is_block = file.metadata().is_ok_and(|data| data.file_type().is_block_device());
     let mut tries = 0;
     loop {
-        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(file, how) {
             Ok(()) => return Ok(()),
             Err(Errno::WOULDBLOCK | Errno::INTR) => tries += 1,
             Err(errno) => return Err(OpenFileError::from_io(path, errno.into())),

@@ -36,12 +36,29 @@ const MAGICS: &[Magic] = &[
     magic("an LVM physical volume", 512, b"LABELONE"),
     magic("an LVM physical volume", 1024, b"LABELONE"),
     magic("an LVM physical volume", 1536, b"LABELONE"),
-    magic("a member of a Linux RAID", 0, &[0xfc, 0x4e, 0x2b, 0xa9]),
-    magic("a member of a Linux RAID", 4096, &[0xfc, 0x4e, 0x2b, 0xa9]),
+    magic(RAID_WHAT, 0, RAID),
+    magic(RAID_WHAT, 4096, RAID),
+    magic("a LUKS encrypted volume", 0x4000, b"SKUL\xba\xbe"),
+    magic("a bcache device", 4096 + 24, &[0xc6, 0x85, 0x73, 0xf6, 0x4e, 0x1a, 0x45, 0xca]),
     magic("swap space", 4086, b"SWAPSPACE2"),
     magic("swap space", 65526, b"SWAPSPACE2"),
     magic("a hibernated system", 4086, b"S1SUSPEND"),
 ];
+
+/// The same, counted back from the end of the device.
+const TAIL_MAGICS: &[Magic] = &[
+    magic("a GPT partition table", 512, b"EFI PART"),
+    magic("a GPT partition table", 4096, b"EFI PART"),
+    magic("a member of an Intel RAID", 1024, b"Intel Raid ISM Cfg Sig."),
+    magic("a member of a DDF RAID", 512, &[0xde, 0x11, 0xde, 0x11]),
+];
+
+/// Bytes at the end of a device where signatures are looked for: Linux RAID of format 0.90 keeps
+/// its superblock up to 128 KiB before the end.
+const TAIL_BYTES: u64 = 128 << 10;
+
+const RAID: &[u8] = &[0xfc, 0x4e, 0x2b, 0xa9];
+const RAID_WHAT: &str = "a member of a Linux RAID";
 
 const BOOT_MARK: Magic = magic("a partition table or boot sector", 510, &[0x55, 0xaa]);
 
@@ -57,7 +74,12 @@ const ZFS_RING_STEP: usize = 1 << 10;
 pub(super) fn find(io: &dyn RegionIo) -> io::Result<Option<&'static str>> {
     let mut head = vec![0; HEAD_BYTES.min(io.len()) as usize];
     io.read_at(0, &mut head)?;
-    Ok(recognise(&head))
+    if let Some(what) = recognise(&head) {
+        return Ok(Some(what));
+    }
+    let mut tail = vec![0; TAIL_BYTES.min(io.len()) as usize];
+    io.read_at(io.len() - tail.len() as u64, &mut tail)?;
+    Ok(recognise_tail(&tail, io.len()))
 }
 
 fn recognise(head: &[u8]) -> Option<&'static str> {
@@ -65,6 +87,22 @@ fn recognise(head: &[u8]) -> Option<&'static str> {
     let zfs = || is_zfs(head).then_some("a member of a ZFS pool");
     let boot = || is_there(&BOOT_MARK, head).then_some(BOOT_MARK.what);
     named.or_else(zfs).or_else(boot)
+}
+
+/// `tail` are the last bytes of a device of `len`.
+fn recognise_tail(tail: &[u8], len: u64) -> Option<&'static str> {
+    let holds = |back: u64, bytes: &[u8]| {
+        let at = (tail.len() as u64).checked_sub(back).and_then(|at| usize::try_from(at).ok());
+        at.is_some_and(|at| tail.get(at..at + bytes.len()) == Some(bytes))
+    };
+    // Linux, `drivers/md/md.c`: format 0.90 lies at the last multiple of 64 KiB that has 64 KiB
+    // behind it, format 1.0 at the last multiple of 4 KiB that has 8 KiB behind it.
+    let old = len.checked_sub((len / (64 << 10) * (64 << 10)).saturating_sub(64 << 10));
+    let new = len.checked_sub(len.saturating_sub(8 << 10) / 4096 * 4096);
+    if [old, new].into_iter().flatten().any(|back| holds(back, RAID)) {
+        return Some(RAID_WHAT);
+    }
+    TAIL_MAGICS.iter().find(|m| holds(m.at as u64, m.bytes)).map(|m| m.what)
 }
 
 fn is_there(magic: &Magic, head: &[u8]) -> bool {
@@ -109,6 +147,29 @@ mod tests {
         head[510..512].copy_from_slice(&[0x55, 0xaa]);
         head[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
         assert_eq!(recognise(&head), Some("an ext2, ext3 or ext4 file system"));
+    }
+
+    #[test]
+    fn signatures_at_the_end_are_seen() {
+        let tail = vec![0; TAIL_BYTES as usize];
+        for len in [1u64 << 30, (1 << 30) + 4096, (1 << 30) + (60 << 10)] {
+            assert_eq!(recognise_tail(&tail, len), None);
+            // As mdadm places them.
+            let old = (len & !0xffff) - 0x1_0000;
+            let new = ((len / 512 - 16) & !7) * 512;
+            let places = [(old, RAID), (new, RAID), (len - 512, b"EFI PART".as_slice())];
+            for (at, bytes) in places {
+                let mut tail = tail.clone();
+                let at = (at + TAIL_BYTES - len) as usize;
+                tail[at..at + bytes.len()].copy_from_slice(bytes);
+                assert!(recognise_tail(&tail, len).is_some(), "{at} {len}");
+                tail.rotate_right(1);
+                assert_eq!(recognise_tail(&tail, len), None);
+            }
+        }
+        for len in [0, 512, 4096] {
+            assert_eq!(recognise_tail(&vec![0; len], len as u64), None);
+        }
     }
 
     #[test]
