@@ -2,7 +2,9 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod bench_rpc;
+mod bench_store;
 mod common;
+mod device;
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};

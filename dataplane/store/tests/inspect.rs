@@ -1,6 +1,8 @@
 //! Looking at devices: what is said of a fixed one, damage that is found and named, and images that
 //! hold anything.
 
+#![allow(clippy::unwrap_used)] // tests: what fails is a finding
+
 use ogive_buf::Pool;
 use ogive_store::inspect::{LogEnd, Verified, audit_space, dump_log, inspect, verify};
 use ogive_store::simdisk::SimDisk;
