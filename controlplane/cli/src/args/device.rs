@@ -19,7 +19,7 @@ Examples:
   ogive device inspect /dev/nvme0n1            what is on it
   ogive device verify /data/disk.ogive && echo good
                                                read everything that has a checksum
-  ogive device dump-log disk --shard 1 --json | jq 'select(.records[]?.volume == 7)'
+  ogive device dump-log disk --shard 1 --json | jq 'select(any(.records[]?; .volume == 7))'
                                                what the log says of a volume
   ogive device audit disk                      what every block is used for
 
