@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rounds: number(3, 3.0)? as usize,
         fio: std::env::var_os("NO_FIO").is_none(),
         wait: if std::env::var_os("SLEEP").is_some() { Wait::Sleep } else { Wait::Spin },
-        only: args.get(4).map(|c| c.split(',').map(str::to_owned).collect()).unwrap_or_default(),
+        only: args.get(4).map(|c| c.split(';').map(str::to_owned).collect()).unwrap_or_default(),
         mapped: args.get(5).map_or(Ok(Vec::new()), |sizes| {
             sizes
                 .split(',')

@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods)] // a shell: looks at the file system
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ogive_store::file::DeviceFile;
 use ogive_store::{FormatError, FormatOptions, Label, RegionIo};
@@ -69,11 +69,6 @@ impl Place {
     /// The first half.
     pub(super) fn part(&mut self) -> Part<'_> {
         Part { file: &mut self.file, len: self.half }
-    }
-
-    /// The folder that the file lies in, or that of the device's node.
-    pub(super) fn folder(&self) -> &Path {
-        self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 }
 

@@ -97,6 +97,9 @@ impl StoreReport {
     }
 
     fn write_task(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.cases.is_empty() {
+            return Ok(());
+        }
         let flushes = match self.flushes {
             true => "volatile cache: writes count when flushed",
             false => "no volatile cache: no flushes",

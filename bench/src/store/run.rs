@@ -1,6 +1,8 @@
 //! The rounds: store and fio in turn, in every case.
 #![allow(clippy::disallowed_methods)] // starts a thread, so that only it is bound to a core
 
+use std::path::Path;
+
 use super::budget;
 use super::counters::DiskCounters;
 use super::drive::Driver;
@@ -48,54 +50,68 @@ fn measure(
     };
     let core = Cores::choose().here;
     pin(core);
-    let mut place = Place::prepare(bench, progress)?;
-    let cases = bench.cases();
-    let mut rounds = Rounds::open(bench, &mut place, core, absent.is_none(), progress)?;
-    let mut reports = Vec::new();
-    for (n, &case) in cases.iter().enumerate() {
-        let mut tell = |line: String| progress(format!("{}/{}  {line}", n + 1, cases.len()));
-        reports.push(rounds.case(case, &mut tell)?);
-    }
-    let writes = cases.iter().any(|case| case.pattern == Pattern::RandomWrite);
-    let (mut amplification, mut cost) = (None, None);
-    if writes {
-        progress("device bytes over checkpoints".into());
-        let Rounds { driver, span, disk, .. } = &mut rounds;
-        let bytes = driver.amplification(*span, CHECKPOINTS, CHECKPOINTS_TIMEOUT, disk.as_ref());
-        amplification = bytes.map_err(StoreBenchError::Store)?;
-        progress("the engine alone".into());
-        cost = Some(engine::measure().map_err(StoreBenchError::Store)?);
-    }
-    let (span, flushes) = (rounds.span, rounds.flushes);
-    drop(rounds);
-    let sizes = measure_sizes(bench, &place, progress)?;
-    Ok(StoreReport {
+    let mut report = StoreReport {
         path: bench.path.clone(),
-        sector_bytes: place.file.sector(),
-        flushes,
-        span_bytes: span,
+        sector_bytes: 0,
+        flushes: false,
+        span_bytes: 0,
         core,
         wait: bench.wait,
         seconds: bench.duration.as_secs_f64(),
         rounds: bench.rounds,
         fio_absent: absent,
-        budgets: budget::judge(&reports, amplification.as_ref(), cost.as_ref(), &sizes),
-        cases: reports,
-        amplification,
-        engine: cost,
-        sizes,
-    })
+        cases: Vec::new(),
+        amplification: None,
+        engine: None,
+        sizes: Vec::new(),
+        budgets: Vec::new(),
+    };
+    if !bench.cases().is_empty() {
+        measure_cases(bench, &mut report, progress)?;
+    }
+    report.sizes = measure_sizes(bench, progress)?;
+    let (amplification, engine) = (report.amplification.as_ref(), report.engine.as_ref());
+    report.budgets = budget::judge(&report.cases, amplification, engine, &report.sizes);
+    Ok(report)
+}
+
+/// Store and fio in all cases; then, where there are writes, what they cost.
+fn measure_cases(
+    bench: &StoreBench,
+    report: &mut StoreReport,
+    progress: &mut dyn FnMut(String),
+) -> Result<(), StoreBenchError> {
+    let mut place = Place::prepare(bench, progress)?;
+    report.sector_bytes = place.file.sector();
+    let cases = bench.cases();
+    let fio = report.fio_absent.is_none();
+    let mut rounds = Rounds::open(bench, &mut place, report.core, fio, progress)?;
+    (report.flushes, report.span_bytes) = (rounds.flushes, rounds.span);
+    for (n, &case) in cases.iter().enumerate() {
+        let mut tell = |line: String| progress(format!("{}/{}  {line}", n + 1, cases.len()));
+        report.cases.push(rounds.case(case, &mut tell)?);
+    }
+    if cases.iter().any(|case| case.pattern == Pattern::RandomWrite) {
+        progress("device bytes over checkpoints".into());
+        let Rounds { driver, span, disk, .. } = &mut rounds;
+        let bytes = driver.amplification(*span, CHECKPOINTS, CHECKPOINTS_TIMEOUT, disk.as_ref());
+        report.amplification = bytes.map_err(StoreBenchError::Store)?;
+        progress("the engine alone".into());
+        report.engine = Some(engine::measure().map_err(StoreBenchError::Store)?);
+    }
+    Ok(())
 }
 
 fn measure_sizes(
     bench: &StoreBench,
-    place: &Place,
     progress: &mut dyn FnMut(String),
 ) -> Result<Vec<SizeReport>, StoreBenchError> {
+    let folder = bench.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
     let mut sizes = Vec::new();
     for &mapped in &bench.mapped {
         for data in [Data::Sequential, Data::Random, Data::Mixed] {
-            let size = sizes::measure(place.folder(), data, mapped, progress);
+            let size = sizes::measure(folder, data, mapped, progress);
             sizes.push(size.map_err(StoreBenchError::Store)?);
         }
     }

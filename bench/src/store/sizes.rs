@@ -111,7 +111,7 @@ pub(super) fn measure(
 }
 
 fn recover(file: &SparseFile) -> Result<(f64, u64), String> {
-    let mut device = file.open()?;
+    let mut device = file.handle()?;
     let pool = Pool::new(STORE_POOL_BYTES);
     give_back_memory();
     let (before, start) = (resident(), Instant::now());
@@ -144,8 +144,11 @@ fn resident() -> u64 {
 
 /// A formatted file without space of its own, removed at the end.
 struct SparseFile {
-    path: Removed,
+    /// Open all the time: the kernel takes down a ring, which holds the file and its lock, some
+    /// time after it was closed.
+    device: DeviceFile,
     label: Label,
+    _path: Removed,
 }
 
 /// A file that goes with this.
@@ -179,11 +182,11 @@ impl SparseFile {
         };
         let label = ogive_store::format(&mut device, &options, &mut |_, _| ());
         let label = label.map_err(|e| fail(&e))?;
-        Ok(SparseFile { path, label })
+        Ok(SparseFile { device, label, _path: path })
     }
 
-    fn open(&self) -> Result<DeviceFile, String> {
-        DeviceFile::open(&self.path.0).map_err(|e| e.to_string())
+    fn handle(&self) -> Result<DeviceFile, String> {
+        self.device.try_clone().map_err(|e| e.to_string())
     }
 }
 
@@ -202,7 +205,7 @@ struct Open {
 
 impl Open {
     fn new(file: &SparseFile) -> Result<Open, String> {
-        let mut device = file.open()?;
+        let mut device = file.handle()?;
         let pool = Pool::new(STORE_POOL_BYTES);
         let options = StoreOptions::default();
         let store = Store::open(&mut device, &file.label, 0, pool.clone(), options);

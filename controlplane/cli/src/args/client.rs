@@ -299,9 +299,9 @@ pub struct BenchStoreArgs {
     /// How the store's loop waits: spin, as a busy shard does, or sleep, as fio does.
     #[arg(long, default_value = "spin", value_name = "HOW")]
     pub wait: WaitArg,
-    /// Only cases whose names contain one of these, separated by commas, such as `random write`;
-    /// `none` leaves all out.
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    /// Only cases whose names contain this, such as `random write`; may be repeated. `none` leaves
+    /// all out.
+    #[arg(long, value_name = "NAME")]
     pub case: Vec<String>,
     /// Measure recovery, checkpoint and memory for so much mapped data; sizes separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "SIZES", value_parser = parse_size)]
