@@ -3,7 +3,8 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -103,4 +104,65 @@ fn other_systems_data_is_not_overwritten() {
         assert!(forced.status.success(), "{what}: {}", stderr(&forced));
         assert_eq!(device("verify", path).0, 0, "{what}");
     }
+}
+
+/// A loop device, taken down with this.
+struct Loop(String);
+
+impl Loop {
+    /// None where this user may not make one.
+    fn over(path: &Path) -> Option<Loop> {
+        let output = Command::new("losetup").args(["--show", "-f", text(path)]).output().ok()?;
+        let name = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| Loop(name.trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["-d", &self.0]).status();
+    }
+}
+
+/// A mounted file system, unmounted with this.
+struct Mounted(PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn loop_devices_work_and_are_refused_while_they_are_in_use() {
+    let dir = scratch();
+    let file = dir.path().join("file");
+    std::fs::File::create(&file).unwrap().set_len(64 << 20).unwrap();
+    let Some(disk) = Loop::over(&file) else {
+        return eprintln!("skipped: this user may not make loop devices");
+    };
+    // What lies behind a device is not formatted under it, whatever the options.
+    fails(&ogive(&["format", text(&file), "--force"]), 1, &["disk behind", "/dev/loop"]);
+    let sized = ogive(&["format", &disk.0, "--size", "64MiB"]);
+    fails(&sized, 2, &["leave out --size"]);
+    let made = ogive(&["format", &disk.0, "--shards", "1"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    assert_eq!(device("verify", Path::new(&disk.0)).0, 0);
+    fails(&ogive(&["format", &disk.0]), 1, &["--force"]);
+    // The same bytes, as a file: the device has moved.
+    let name = disk.0.clone();
+    drop(disk);
+    assert_eq!(device("inspect", &file).0, 0);
+
+    tool("mke2fs", &["-q", "-F", "-t", "ext4", text(&file)]);
+    let disk = Loop::over(&file).expect("as before");
+    fails(&ogive(&["format", &disk.0]), 1, &["ext4", "--force"]);
+    let at = dir.path().join("mnt");
+    std::fs::create_dir(&at).unwrap();
+    let mounted = Command::new("mount").args([&disk.0, text(&at)]).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return eprintln!("skipped: {name} may not be mounted here");
+    }
+    let _mounted = Mounted(at);
+    fails(&ogive(&["format", &disk.0, "--force"]), 1, &["in use"]);
 }
