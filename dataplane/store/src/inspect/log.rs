@@ -9,7 +9,7 @@ use super::overlay::Overlay;
 use crate::batch::Header;
 use crate::io::RegionIo;
 use crate::label::Label;
-use crate::record::{Extent, Record};
+use crate::record::{Extent, Piece, Record};
 use crate::recover::{LogEnd as LogPlace, OpenError, Recovery, decode_records};
 use crate::superblock::Superblock;
 
@@ -203,27 +203,28 @@ fn record(record: &Record) -> RecordView {
         }
         Record::Drop { copyset } => ("drop", copyset, Vec::new()),
         Record::Delta { copyset, dropped, pieces } => {
-            let pieces = list(pieces, |piece| {
-                let (range, index) = (piece.range, piece.index);
-                let what = if piece.stored.is_some() { "data" } else { "trimmed" };
-                let (from, to) = (range.start(), range.end() - 1);
-                text(format!("{} blocks {from}-{to} {what} {index}", piece.chunk))
-            });
+            let pieces = list(pieces, piece);
             let fields = vec![("dropped", list(dropped, |c| text(c))), ("pieces", pieces)];
             ("delta", copyset, fields)
         }
+        Record::Repair { copyset, pieces } => {
+            ("repair", copyset, vec![("pieces", list(pieces, piece))])
+        }
         Record::Reset { copyset, upto, fences } => {
             let fences = list(fences, |(volume, epoch)| text(format!("{volume} {epoch}")));
-            let fields = vec![
-                ("index", number(upto.index.0)),
-                ("term", number(upto.term.0)),
-                ("fences", fences),
-            ];
-            ("reset", copyset, fields)
+            let (index, term) = (number(upto.index.0), number(upto.term.0));
+            ("reset", copyset, vec![("index", index), ("term", term), ("fences", fences)])
         }
     };
     fields.insert(0, ("copyset", number(copyset.0)));
     RecordView { kind, fields }
+}
+
+fn piece(piece: &Piece) -> Field {
+    let (range, index) = (piece.range, piece.index);
+    let what = if piece.stored.is_some() { "data" } else { "trimmed" };
+    let (from, to) = (range.start(), range.end() - 1);
+    text(format!("{} blocks {from}-{to} {what} {index}", piece.chunk))
 }
 
 fn operation(op: &Op, extents: &[Extent]) -> (&'static str, Vec<(&'static str, Field)>) {
