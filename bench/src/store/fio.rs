@@ -40,6 +40,20 @@ pub(super) fn find() -> Result<(), String> {
     if engines.contains("io_uring") { Ok(()) } else { Err("this fio has no io_uring".into()) }
 }
 
+/// What every run is called with.
+const ALWAYS: [&str; 9] = [
+    "--name=store",
+    "--output-format=json",
+    "--ioengine=io_uring",
+    "--direct=1",
+    "--thread",
+    "--group_reporting",
+    "--norandommap",
+    "--time_based",
+    // A device with a file system on another of its partitions is none of its business.
+    "--allow_mounted_write=1",
+];
+
 impl Job {
     fn arguments(&self, place: &Place) -> Vec<String> {
         let Case { pattern, bytes, depth } = self.case;
@@ -55,17 +69,8 @@ impl Job {
             Pattern::RandomRead => "randread",
             Pattern::Mixed => "randrw",
         };
-        let mut words = vec![
-            "--name=store".to_owned(),
-            "--output-format=json".into(),
-            "--ioengine=io_uring".into(),
-            "--direct=1".into(),
-            "--thread".into(),
-            "--group_reporting".into(),
-            "--norandommap".into(),
-            "--time_based".into(),
-            // A device with a file system on another of its partitions is none of its business.
-            "--allow_mounted_write=1".into(),
+        let mut words: Vec<String> = ALWAYS.map(str::to_owned).into();
+        words.extend([
             format!("--filename={}", place.path.display()),
             format!("--offset={}", place.half),
             format!("--size={}", self.span),
@@ -75,7 +80,7 @@ impl Job {
             format!("--numjobs={jobs}"),
             format!("--runtime={}", ms(self.length)),
             format!("--ramp_time={}", ms(self.length / 5)),
-        ];
+        ]);
         if pattern == Pattern::Mixed {
             words.push(format!("--rwmixread={}", pattern.read_percent()));
         }
