@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
 
 # Bound of the guest's run: what two cores that build something beside it need, twice.
-LIMIT=$((1600 * ${OGIVE_CI_STRETCH:-1}))
+LIMIT=$((2400 * ${OGIVE_CI_STRETCH:-1}))
 
 skip() {
     echo "test-rdma: SKIPPED: $*"
