@@ -16,14 +16,14 @@ use ogive_crash::run;
 #[derive(Parser)]
 #[command(name = "ogive-crash", version)]
 struct Args {
-    /// Run new seeds for this long.
-    #[arg(long, default_value_t = 30)]
-    seconds: u64,
+    /// Run new seeds for this long; 30 when --seeds is not given either.
+    #[arg(long)]
+    seconds: Option<u64>,
     /// First seed; drawn from the clock, and printed, when it is not given. Without --seeds a
     /// given seed runs alone.
     #[arg(long)]
     seed: Option<u64>,
-    /// Run exactly this many seeds in place of --seconds.
+    /// Run this many seeds, and no longer than --seconds if that is given too.
     #[arg(long)]
     seeds: Option<u64>,
     /// Threads; as many as there are cores when it is not given.
@@ -40,7 +40,7 @@ thread_local! {
 struct Shared {
     next: AtomicU64,
     end: Option<u64>,
-    until: Instant,
+    until: Option<Instant>,
     begin: Instant,
     cover: Mutex<Cover>,
     failed: Mutex<bool>,
@@ -50,19 +50,21 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let first = args.seed.unwrap_or_else(seed_of_the_moment);
     let count = args.seeds.or(args.seed.map(|_| 1));
+    let seconds = args.seconds.or(count.is_none().then_some(30));
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
     println!("first seed {first}");
     let begin = Instant::now();
     let shared = Shared {
         next: AtomicU64::new(first),
         end: count.map(|count| first + count),
-        until: begin + Duration::from_secs(args.seconds),
+        until: seconds.map(|seconds| begin + Duration::from_secs(seconds)),
         begin,
         cover: Mutex::default(),
         failed: Mutex::new(false),
     };
     std::panic::set_hook(Box::new(move |info| {
         failed(SEED.get(), begin, &info.to_string());
+        std::process::exit(1);
     }));
     std::thread::scope(|scope| {
         for _ in 0..args.threads.unwrap_or_else(cores) {
@@ -79,11 +81,9 @@ fn main() -> ExitCode {
 
 fn work(shared: &Shared) {
     loop {
-        let over = match shared.end {
-            None => Instant::now() >= shared.until,
-            Some(end) => shared.next.load(Ordering::Relaxed) >= end,
-        };
-        if over || *shared.failed.lock().expect("nobody panicked") {
+        let late = shared.until.is_some_and(|until| Instant::now() >= until);
+        let done = shared.end.is_some_and(|end| shared.next.load(Ordering::Relaxed) >= end);
+        if late || done || *shared.failed.lock().expect("nobody panicked") {
             return;
         }
         let seed = shared.next.fetch_add(1, Ordering::Relaxed);

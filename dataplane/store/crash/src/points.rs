@@ -165,6 +165,9 @@ impl<'a> Explorer<'a> {
             for _ in 0..STEPS_RESUMED {
                 world.step(&self.mix);
             }
+            if world.rng.once_in(2) {
+                world.kill();
+            }
             world.crash();
         }
         world.settle();
