@@ -16,7 +16,7 @@ SECONDS_SIM ?= 30
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash clean unit doctest process-tests \
+.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash mutants-store miri clean unit doctest process-tests \
         release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
@@ -54,6 +54,12 @@ sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
 
 crash: ## Power cuts and damage, fresh ones for SECONDS seconds, on stores alone
 	$(CARGO) run --release -q -p ogive-crash --bin ogive-crash -- --seconds $(SECONDS) $(ARGS)
+
+mutants-store: ## Puts known bugs into the store and says how soon `make crash` notices
+	dataplane/store/tests/mutants/run.sh $(ARGS)
+
+miri: ## The unsafe parts that Miri can run; needs a nightly toolchain with it
+	$(CARGO) +nightly miri test -p ogive-buf
 
 clean: ## Removes what was built
 	$(CARGO) clean

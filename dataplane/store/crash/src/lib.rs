@@ -9,12 +9,14 @@
 //! | `points.rs` | cuts the power at every place of it, in every way or in many |
 //! | `damage.rs` | flips, swaps, loses and clears what lies on its media |
 //! | `examine.rs`, `recovered.rs` | opens an image and compares what it shows with the promises |
+//! | `hostile.rs` | bytes that nobody wrote |
 //! | `cover.rs`, `area.rs` | what was tried, and where |
 
 pub mod area;
 pub mod cover;
 pub mod damage;
 pub mod examine;
+pub mod hostile;
 pub mod model;
 pub mod pair;
 pub mod points;
