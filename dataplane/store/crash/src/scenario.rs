@@ -82,7 +82,10 @@ impl Scenario {
             Scenario::Copysets => Mix { copysets: 6, blocks_max: 4, drop_replica: 100, ..mix },
             Scenario::Truncation => Mix { truncate: 14, pump: 24, ..mix },
             Scenario::Checkpoints => Mix { checkpoint: 8, quiet: 2, ..mix },
-            Scenario::Full => Mix { blocks_max: 16, copysets: 1, ..mix },
+            Scenario::Full => {
+                let reads = Mix { read: 25, pump: 30, release: 8, trim: 2, ..mix };
+                Mix { blocks_max: 16, copysets: 1, truncate: 1, ..reads }
+            }
             Scenario::Trims => Mix { trim: 30, write: 20, ..mix },
             Scenario::Drops => Mix { drop_volume: 5, drop_replica: 15, checkpoint: 3, ..mix },
         }
@@ -163,6 +166,10 @@ fn deltas(seed: u64) -> World {
         }
         if pair.delta().is_err() {
             break; // the device is full
+        }
+        if pair.to.rng.once_in(2) {
+            // While the record of the reset waits for a batch: the checkpoint has it already.
+            pair.to.store.start_checkpoint();
         }
         pair.source_lives(STEPS / 4);
     }

@@ -84,7 +84,11 @@ impl World {
         let id = CopysetId(1 + self.rng.below(mix.copysets) as u32);
         let drops = mix.drop_replica > 0 && self.rng.once_in(mix.drop_replica);
         if drops && self.logs.contains_key(&id) {
-            return self.drop_replica(id);
+            self.drop_replica(id);
+            if self.rng.once_in(2) {
+                self.create(id); // another one, perhaps while a checkpoint knows the first
+            }
+            return;
         }
         self.step_on(id, mix);
     }
