@@ -37,7 +37,7 @@ fn power_cuts_in_checkpoints_leave_one_that_is_whole() {
 #[test]
 fn power_cuts_keep_space_right() {
     let cover = lives(&[Scenario::Full, Scenario::Trims, Scenario::Drops]);
-    assert!(cover.points_all() > 100, "{cover}");
+    assert!(cover.points_all() > 60, "{cover}");
 }
 
 #[test]
