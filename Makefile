@@ -16,8 +16,8 @@ SECONDS_SIM ?= 30
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash mutants-store miri clean unit doctest process-tests \
-        release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
+.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash mutants-store miri clean \
+        unit doctest process-tests release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
 	@echo 'make TARGET [ARGS="..."]'
