@@ -80,5 +80,5 @@ fn forged_appends_are_found() {
 #[test]
 fn requests_of_dead_connections_are_found() {
     // One seed in a hundred or so finds it; these save the time of the others before them.
-    assert!(found(Mutant::LieIncarnation, (1..=20).chain(100..=110)).is_some());
+    assert!(found(Mutant::LieIncarnation, 335..=345).is_some());
 }
