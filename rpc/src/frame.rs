@@ -157,18 +157,31 @@ impl Header {
     /// The bytes on the wire.
     pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let mut out = [0; HEADER_BYTES];
-        out[0..4].copy_from_slice(&MAGIC);
-        out[4..6].copy_from_slice(&VERSION.to_le_bytes());
-        out[6] = self.kind;
-        out[7] = if self.response { FLAG_RESPONSE } else { 0 };
-        out[8..16].copy_from_slice(&self.id.to_le_bytes());
-        out[16..20].copy_from_slice(&self.deadline_ms.to_le_bytes());
-        out[20..24].copy_from_slice(&self.body_bytes.to_le_bytes());
-        out[24..28].copy_from_slice(&self.payload_bytes.to_le_bytes());
-        out[28..32].copy_from_slice(&self.body_sum.to_le_bytes());
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// As [`Header::encode`], to where the bytes belong. Written in words, for what is written in
+    /// smaller pieces cannot be read back at once, and it is: by the checksum.
+    pub fn encode_into(&self, out: &mut [u8; HEADER_BYTES]) {
+        let flags = if self.response { FLAG_RESPONSE } else { 0 };
+        let [version_low, version_high] = VERSION.to_le_bytes();
+        let [a, b, c, d] = MAGIC;
+        let prefix = [a, b, c, d, version_low, version_high, self.kind, flags];
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let words = [
+            u64::from_le_bytes(prefix),
+            self.id,
+            pair(self.deadline_ms, self.body_bytes),
+            pair(self.payload_bytes, self.body_sum),
+            0,
+            0,
+        ];
+        for (to, word) in out.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *to = word.to_le_bytes();
+        }
         let sum = crc32c::crc32c(&out[..SUM_AT]);
         out[SUM_AT..].copy_from_slice(&sum.to_le_bytes());
-        out
     }
 
     /// Reads and checks a header. What [`Header::encode`] makes is always accepted.
@@ -180,7 +193,7 @@ impl Header {
         if bytes[7] & !FLAG_RESPONSE != 0 {
             return Err(FrameError::Flags(bytes[7]));
         }
-        if bytes[RESERVED].iter().any(|&b| b != 0) {
+        if bytes[RESERVED] != [0; RESERVED.end - RESERVED.start] {
             return Err(FrameError::Reserved);
         }
         let low = u32_at(bytes, 8) as u64;

@@ -56,6 +56,12 @@ pub const TCP_EAGER_POLLS: u32 = 64;
 pub const TCP_LAZY_POLLS: u32 = 16;
 /// And at least this often, for an owner that is busy between its polls.
 pub const TCP_LAZY_EVERY: Duration = Duration::from_micros(10);
+/// The same while no frames of the layers above go over TCP: peers that meet us, and ends of
+/// connections, wait 50 µs without harm, and a round trip over a lane is not held up by a system
+/// call that finds nothing.
+pub const TCP_IDLE_POLLS: u32 = 1024;
+/// As `TCP_LAZY_EVERY`, while no frames go over TCP.
+pub const TCP_IDLE_EVERY: Duration = Duration::from_micros(50);
 /// A lane whose owner closed the connection is kept for so long at most, until what was sent over
 /// it has arrived: as long as a closed TCP connection.
 pub const LANE_PARTS_WITHIN: Duration = LINGER_FOR;

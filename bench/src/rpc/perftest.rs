@@ -1,5 +1,6 @@
 //! `ucx_perftest`: UCX's own benchmark of active messages, over shared memory between two processes
-//! on the same two cores. It sends the data alone, without header and body of ours.
+//! on the same two cores. It sends the data alone, without header and body of ours, and nobody
+//! looks at them: they stay in the sender's cache (`rpc/design/0004-lanes.md`, "Round trips").
 #![allow(clippy::disallowed_methods)] // waits for a program
 
 use std::io::Read;

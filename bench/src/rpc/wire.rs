@@ -230,12 +230,13 @@ pub(super) fn serve(
 ) -> Result<(), String> {
     let endpoint = net.net.local_endpoints().first().map(ToString::to_string);
     ready(endpoint.ok_or("it listens nowhere")?)?;
-    let (mut events, mut last) = (Vec::new(), Instant::now());
+    let (mut events, mut last) = (Vec::new(), net.now());
     loop {
+        // One look at the clock in a turn, as the product's loop has.
         let now = net.now();
         if net.net.poll(now, &mut events) {
-            last = Instant::now();
-        } else if last.elapsed() > RPC_IDLE {
+            last = now;
+        } else if now.since(last) > RPC_IDLE {
             sleep(&mut net);
         }
         for event in events.drain(..) {

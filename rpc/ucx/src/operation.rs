@@ -186,6 +186,7 @@ pub(crate) struct Slab {
 
 impl Slab {
     /// An operation that is about to be started.
+    #[inline]
     pub(crate) fn begin(
         &self,
         core: &Core,
@@ -215,6 +216,7 @@ impl Slab {
         self.start(core, None, 0, Owned::Settle { closed, error })
     }
 
+    #[inline]
     fn start(
         &self,
         core: &Core,
@@ -253,6 +255,7 @@ impl Slab {
     }
 
     /// Ends an operation; what it still owns is dropped.
+    #[inline]
     pub(crate) fn end(&self, operation: &Operation) {
         let stage = operation.stage.replace(Stage::Free);
         assert_ne!(stage, Stage::Free, "an operation ended twice");
@@ -339,6 +342,7 @@ impl Operation {
     }
 
     /// Parameters that lead a callback back here; the caller sets the callback.
+    #[inline]
     pub(crate) fn params(&self) -> sys::ucp_request_param_t {
         // SAFETY: numbers, pointers and a union of them, for all of which zero is a value.
         let mut params: sys::ucp_request_param_t = unsafe { std::mem::zeroed() };
@@ -349,6 +353,7 @@ impl Operation {
 
     /// As [`Operation::params`], for memory of the host (arena, start, length), registered when its
     /// arena is.
+    #[inline]
     pub(crate) fn params_for(
         &self,
         memory: Option<(ArenaId, *const u8, usize)>,
@@ -371,6 +376,7 @@ impl Operation {
         self.answer(answer).is_ok_and(|progress| progress == Progress::Later)
     }
 
+    #[inline]
     fn answer(&self, answer: sys::ucs_status_ptr_t) -> Result<Progress<()>, UcxError> {
         match Answer::of(answer)? {
             Answer::Done => Ok(Progress::Now(())),
@@ -390,6 +396,7 @@ impl Operation {
     }
 
     /// As [`Operation::settle`], for callers that want what it owns back when it is done at once.
+    #[inline]
     pub(crate) fn started(
         &self,
         answer: sys::ucs_status_ptr_t,

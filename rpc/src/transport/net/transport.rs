@@ -59,6 +59,8 @@ pub struct NetTransport {
     tcp_events: Vec<Event>,
     lane_events: Vec<LaneEvent>,
     chosen: [u64; Path::ALL.len()],
+    /// Connections whose frames go over TCP now.
+    over_tcp: usize,
 }
 
 impl NetTransport {
@@ -104,6 +106,7 @@ impl NetTransport {
             tcp_events: Vec::new(),
             lane_events: Vec::new(),
             chosen: [0; Path::ALL.len()],
+            over_tcp: 0,
         })
     }
 
@@ -218,6 +221,7 @@ impl NetTransport {
             self.tcp.rest(id);
         }
         self.chosen[path as usize] += 1;
+        self.over_tcp += usize::from(path == Path::Tcp);
         events.push(Event::Connected { conn: id, peer, inbound: conn.inbound });
     }
 
@@ -309,11 +313,18 @@ impl NetTransport {
         self.said = true;
     }
 
+    /// From now on no path is used for the frames of a connection.
+    fn down(&mut self, id: ConnId) {
+        let up = self.conns.get_mut(&id).and_then(|conn| conn.up.take());
+        self.over_tcp -= usize::from(up == Some(Path::Tcp));
+    }
+
     /// Ends a connection from this side; TCP reports it.
     fn end(&mut self, id: ConnId, reason: CloseReason) {
         self.drop_lane(id);
+        self.down(id);
         if let Some(conn) = self.conns.get_mut(&id) {
-            (conn.up, conn.talk, conn.ended) = (None, None, Some(reason.clone()));
+            (conn.talk, conn.ended) = (None, Some(reason.clone()));
         }
         self.tcp.close_telling(id, told(&reason), reason);
     }
@@ -363,6 +374,7 @@ impl NetTransport {
             Event::Received { conn, frame } => self.received(conn, Path::Tcp, frame, events),
             Event::Closed { conn, reason } => {
                 self.drop_lane(conn);
+                self.down(conn);
                 let outbound = self.announced.remove(&conn).is_some();
                 let old = self.conns.remove(&conn);
                 if old.as_ref().map_or(outbound, Conn::is_known_to_owner) {
@@ -448,9 +460,13 @@ impl NetTransport {
                     let peer = conn.settle(Path::Tcp, &self.own, theirs);
                     conn.log(&peer);
                     self.chosen[Path::Tcp as usize] += 1;
+                    self.over_tcp += 1;
                     self.conns.insert(*id, conn);
                 }
-                Event::Closed { conn, .. } => drop(self.conns.remove(conn)),
+                Event::Closed { conn, .. } => {
+                    let up = self.conns.remove(conn).and_then(|conn| conn.up);
+                    self.over_tcp -= usize::from(up == Some(Path::Tcp));
+                }
                 Event::Received { .. } => {}
             }
         }
@@ -491,7 +507,9 @@ impl Transport for NetTransport {
         };
         (known.talk, known.ended) = (None, Some(reason.clone()));
         // As over TCP, what was sent before an end without a fault arrives.
-        let in_order = known.up.take().is_some() && reason == CloseReason::Local;
+        let up = known.up.take();
+        self.over_tcp -= usize::from(up == Some(Path::Tcp));
+        let in_order = up.is_some() && reason == CloseReason::Local;
         if let Some((path, _)) = known.lane.filter(|_| in_order) {
             let lane = self.lanes.get(path);
             lane.flush(self.now);
@@ -509,7 +527,8 @@ impl Transport for NetTransport {
             return self.poll_tcp_alone(events);
         }
         let before = events.len();
-        let ask = self.pace.ask(self.now) || self.tcp.next_deadline() <= self.now;
+        let ask =
+            self.pace.ask(self.now, self.over_tcp > 0) || self.tcp.next_deadline() <= self.now;
         let mut progress = false;
         for index in 0..self.lanes.len() {
             if ask || self.lanes.is_wanted(index, self.now) {

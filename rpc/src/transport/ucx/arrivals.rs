@@ -8,7 +8,7 @@ use ogive_types::Time;
 use ogive_ucx::{Completion, Data, EndpointId, Handler, Pending, UcxError};
 
 use super::conn::{Conn, Held, Remote};
-use super::inbox::{Act, FrameNo, Violation};
+use super::inbox::{Act, FrameNo};
 use super::pull::Offer;
 use super::wire::{self, LaneHead, Message};
 use crate::limits::LANE_WAITING_MAX;
@@ -121,7 +121,7 @@ impl Arrivals {
     pub(super) fn conn(&mut self, key: u64) -> Option<&mut Conn> {
         let place = (key & PLACE_MASK) as usize;
         let conn = self.places.get_mut(place)?.as_deref_mut()?;
-        (conn.key == key && !conn.broken).then_some(conn)
+        conn.answers_to(key).then_some(conn)
     }
 
     /// The connection cannot go on; its owner is told, once.
@@ -147,6 +147,25 @@ impl Arrivals {
             self.stats.frames_received += 1;
             self.events.push(event);
         }
+    }
+
+    /// Works off a message that is not a frame as a whole, or comes while others are under way.
+    fn take(&mut self, key: u64, head: LaneHead<'_>, data: Data<'_>) {
+        let ping = head.message == Message::Ping;
+        self.pings += usize::from(ping);
+        self.worked |= !ping;
+        let Some(conn) = self.conn(key) else { return };
+        let (id, message) = (conn.id, head.message.clone());
+        match (conn.inbox.take(head, data.len()), message) {
+            (Ok(Act::Land(at)), Message::Offer(offer)) => self.land(key, at, Load::Offer(offer)),
+            (Ok(Act::Land(at)), _) => self.land(key, at, Load::Data(data)),
+            (Ok(Act::Probed), _) => self.events.push(LaneEvent::Probed { conn: id }),
+            (Ok(Act::None), Message::Open) => self.reads_us(key),
+            (Ok(Act::None), Message::Taken(token)) => self.returned.push((key, token)),
+            (Ok(Act::None), _) => {}
+            (Err(violation), _) => self.broken(key, CloseReason::Protocol(violation.to_string())),
+        }
+        self.deliver(key);
     }
 
     /// Data for a frame: puts them where they belong, or has them wait.
@@ -243,34 +262,44 @@ impl Load<'_> {
 
 impl Handler for Arrivals {
     fn message(&mut self, header: &[u8], data: Data<'_>) {
-        let now = self.now;
         let len = data.len();
-        let Some(key) = wire::key(header).filter(|&key| self.conn(key).is_some()) else {
+        let Some(key) = wire::key(header) else {
             self.strays += 1;
             return;
         };
-        let head = LaneHead::decode(header).map_err(Violation::from);
-        let ping = matches!(head, Ok(LaneHead { message: Message::Ping, .. }));
-        self.pings += usize::from(ping);
-        self.worked |= !ping;
-        let Some(conn) = self.conn(key) else { return };
-        conn.last_received = now;
-        let message = head.as_ref().ok().map(|head| head.message.clone());
-        let act = head.and_then(|head| conn.inbox.take(head, len));
-        let id = conn.id;
+        let place = self.places.get_mut((key & PLACE_MASK) as usize);
+        let conn = place.and_then(Option::as_deref_mut).filter(|conn| conn.answers_to(key));
+        let Some(conn) = conn else {
+            self.strays += 1;
+            return;
+        };
+        conn.last_received = self.now;
         self.stats.bytes_received += (header.len() + len) as u64;
-        match (act, message) {
-            (Ok(Act::Land(at)), Some(Message::Offer(offer))) => {
-                self.land(key, at, Load::Offer(offer));
+        let head = match LaneHead::decode(header) {
+            Ok(head) => head,
+            Err(error) => {
+                self.worked = true;
+                return self.broken(key, CloseReason::Protocol(error.to_string()));
             }
-            (Ok(Act::Land(at)), _) => self.land(key, at, Load::Data(data)),
-            (Ok(Act::Probed), _) => self.events.push(LaneEvent::Probed { conn: id }),
-            (Ok(Act::None), Some(Message::Open)) => self.reads_us(key),
-            (Ok(Act::None), Some(Message::Taken(token))) => self.returned.push((key, token)),
-            (Ok(Act::None), _) => {}
-            (Err(violation), _) => self.broken(key, CloseReason::Protocol(violation.to_string())),
+        };
+        if let (Data::Eager(bytes), 0) = (&data, self.waiting) {
+            let (id, events) = (conn.id, &mut self.events);
+            let out = |frame| events.push(LaneEvent::Received { conn: id, frame });
+            match conn.inbox.whole(&head, bytes, &self.pool, out) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.worked = true;
+                    self.stats.copied_bytes += len as u64;
+                    self.stats.frames_received += 1;
+                    return;
+                }
+                Err(violation) => {
+                    self.worked = true;
+                    return self.broken(key, CloseReason::Protocol(violation.to_string()));
+                }
+            }
         }
-        self.deliver(key);
+        self.take(key, head, data);
     }
 
     fn completed(&mut self, done: Completion) {

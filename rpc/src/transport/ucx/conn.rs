@@ -96,6 +96,11 @@ impl Conn {
         }
     }
 
+    /// A message for this key is for this end, as long as it can be used.
+    pub(super) fn answers_to(&self, key: u64) -> bool {
+        self.key == key && !self.broken
+    }
+
     /// Notes that `bytes` more are under way.
     pub(super) fn queued(&mut self, bytes: usize, now: Time) {
         self.queued_bytes += bytes;

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use ogive_buf::{Landing, PartMut, Pool};
+use ogive_buf::{Buf, Landing, PartMut, Pool};
 
 use super::wire::{self, LaneHead, Message, WireError};
 use crate::frame::{Header, KIND_UPPER_MIN};
@@ -102,6 +102,36 @@ impl<K> Inbox<K> {
             Message::Ping | Message::Open | Message::Taken(_) => {}
         }
         Ok(Act::None)
+    }
+
+    /// A frame that comes whole while none is under way, which is how nearly all come: given to
+    /// `out` at once, with `data` copied to its place. False, with nothing changed, when it is not
+    /// such a frame or there is no buffer; then [`Inbox::take`], whose results are the same.
+    pub(super) fn whole(
+        &mut self,
+        head: &LaneHead<'_>,
+        data: &[u8],
+        pool: &Pool,
+        out: impl FnOnce(Incoming),
+    ) -> Result<bool, Violation> {
+        let Message::Frame(header, end) = &head.message else { return Ok(false) };
+        let complete = header.payload_bytes as usize == data.len() && self.frames.is_empty();
+        if !complete || head.seq != self.seq || header.kind < KIND_UPPER_MIN {
+            return Ok(false);
+        }
+        let payload = match data {
+            [] => None,
+            data => {
+                let Some(mut buf) = pool.alloc(data.len()) else { return Ok(false) };
+                buf.copy_from_slice(data);
+                Some(buf.freeze())
+            }
+        };
+        self.seq += 1;
+        self.first += 1;
+        let body = wire::body(&mut self.start, end, header)?;
+        out(incoming(header, body, payload));
+        Ok(true)
     }
 
     fn begin(&mut self, header: Header, end: &[u8], data: usize) -> Result<Act, Violation> {
@@ -196,14 +226,7 @@ impl<K> Inbox<K> {
         let Frame { header, body, space, .. } = self.frames.pop_front()?;
         self.first += 1;
         let payload = space.map(|space| space.finish().expect("all parts have landed"));
-        Some(Incoming {
-            kind: header.kind,
-            response: header.response,
-            id: header.id,
-            deadline_ms: header.deadline_ms,
-            body,
-            payload,
-        })
+        Some(incoming(&header, body, payload))
     }
 
     /// Data that wait for a buffer.
@@ -215,6 +238,12 @@ impl<K> Inbox<K> {
         let index = at.0.checked_sub(self.first).expect("the frame was not handed out");
         &mut self.frames[index as usize]
     }
+}
+
+#[inline]
+fn incoming(header: &Header, body: Vec<u8>, payload: Option<Buf>) -> Incoming {
+    let &Header { kind, response, id, deadline_ms, .. } = header;
+    Incoming { kind, response, id, deadline_ms, body, payload }
 }
 
 impl<K> Frame<K> {
@@ -280,6 +309,62 @@ mod tests {
         let payload = frame.payload.expect("payload");
         assert!(frame.id == 1 && payload[..4096] == [1; 4096] && payload[4096..] == [2; 4096]);
         assert_eq!(inbox.pop().map(|f| (f.id, f.body)), Some((2, b"b".to_vec())));
+    }
+
+    /// What an inbox hands out for messages of frames, each taken whole where that goes.
+    fn hand_out(frames: &[(usize, usize)], whole: bool) -> Vec<(u64, Vec<u8>, Vec<u8>)> {
+        let (mut inbox, mut tx, pool) = (Inbox::<Vec<u8>>::default(), Sender(0), pool());
+        let mut got = Vec::new();
+        for (id, &(body, payload)) in frames.iter().enumerate() {
+            let (body, payload) = (vec![id as u8; body], vec![!(id as u8); payload]);
+            let head = tx.frame(id as u64, &body, payload.len());
+            let out = |frame| got.push(frame);
+            if !whole || !inbox.whole(&head, &payload, &pool, out).expect("in order") {
+                let act = inbox.take(head, payload.len()).expect("in order");
+                if !payload.is_empty() {
+                    land(&mut inbox, act, &payload, &pool);
+                }
+                got.extend(std::iter::from_fn(|| inbox.pop()));
+            }
+        }
+        let bytes = |frame: Incoming| frame.payload.as_deref().unwrap_or_default().to_vec();
+        got.into_iter().map(|f| (f.id, f.body.clone(), bytes(f))).collect()
+    }
+
+    #[test]
+    fn frames_taken_whole_are_as_those_taken_in_steps() {
+        let frames = [(0, 0), (3, 0), (0, 1), (48, 4096), (64, 0), (5, 8192)];
+        let (whole, steps) = (hand_out(&frames, true), hand_out(&frames, false));
+        assert_eq!(whole, steps);
+        assert_eq!(whole.iter().map(|f| f.2.len()).sum::<usize>(), 1 + 4096 + 8192);
+    }
+
+    #[test]
+    fn what_is_not_whole_is_left_alone() {
+        let (mut inbox, mut tx, pool) = (Inbox::<Vec<u8>>::default(), Sender(0), pool());
+        let never = |_| panic!("nothing is complete");
+        let ping = tx.next(Message::Ping);
+        assert_eq!(inbox.whole(&ping, &[], &pool, never), Ok(false));
+        assert_eq!(inbox.take(ping, 0), Ok(Act::None));
+        let late = LaneHead { seq: 5, ..tx.frame(1, b"", 0) };
+        assert_eq!(inbox.whole(&late, &[], &pool, never), Ok(false));
+        assert_eq!(inbox.take(late, 0), Err(Violation::Order { got: 5, want: 1 }));
+        let half = LaneHead { seq: 1, ..tx.frame(2, b"", 8192) };
+        assert_eq!(inbox.whole(&half, &[1; 4096], &pool, never), Ok(false));
+        let Ok(Act::Land(at)) = inbox.take(half, 4096) else { panic!("space is wanted") };
+        let behind = LaneHead { seq: 2, ..tx.frame(3, b"", 0) };
+        assert_eq!(inbox.whole(&behind, &[], &pool, never), Ok(false), "it would overtake");
+        assert!(inbox.pop().is_none() && inbox.space(at, 4096, &pool).is_some());
+        let (mut fresh, all) = (Inbox::<Vec<u8>>::default(), pool.alloc(4 << 20));
+        let first = LaneHead { seq: 0, ..tx.frame(4, b"", 4096) };
+        assert!(all.is_none(), "a part of the pool is in use");
+        let rest: Vec<_> = std::iter::from_fn(|| pool.alloc(4096)).collect();
+        assert_eq!(fresh.whole(&first, &[1; 4096], &pool, never), Ok(false), "no buffer");
+        drop(rest);
+        assert_eq!(fresh.whole(&first, &[1; 4096], &pool, |_| {}), Ok(true));
+        let bad = LaneHead { seq: 1, ..tx.next(Message::Frame(Header::new(20, b"a", 0), b"b")) };
+        let sum = Violation::Wire(WireError::Frame(crate::frame::FrameError::BodySum));
+        assert_eq!(fresh.whole(&bad, &[], &pool, never), Err(sum));
     }
 
     #[test]

@@ -232,7 +232,7 @@ impl UcxLane {
 
 impl UcxLane {
     /// Sends a frame: what of its body does not fit, the frame, the further pieces of its payload.
-    fn transmit_frame(&mut self, key: u64, frame: Outgoing) {
+    fn transmit_frame(&mut self, key: u64, frame: &mut Outgoing) {
         let payload_bytes = frame.payload.iter().map(|buf| buf.len()).sum();
         let header = Header {
             response: frame.response,
@@ -246,9 +246,22 @@ impl UcxLane {
             self.transmit(key, Message::Part(part), None);
             body = rest;
         }
+        match frame.payload.len() {
+            0 => self.transmit(key, Message::Frame(header, body), None),
+            1 if payload_bytes <= EAGER_BYTES_MAX => {
+                let piece = frame.payload.pop().filter(|buf| !buf.is_empty());
+                self.transmit(key, Message::Frame(header, body), piece);
+            }
+            _ => self.transmit_pieces(key, header, body, std::mem::take(&mut frame.payload)),
+        }
+        self.arrivals.stats.frames_sent += 1;
+    }
+
+    /// Sends a frame whose payload may be offered, or lies in several buffers.
+    fn transmit_pieces(&mut self, key: u64, header: Header, body: &[u8], payload: Vec<Buf>) {
         let reads_us = self.arrivals.conn(key).is_some_and(|conn| conn.reads_us);
         let is_offered = |buf: &Buf| reads_us && buf.len() > EAGER_BYTES_MAX;
-        let mut pieces = frame.payload.into_iter().filter(|buf| !buf.is_empty()).peekable();
+        let mut pieces = payload.into_iter().filter(|buf| !buf.is_empty()).peekable();
         let first = pieces.next_if(|buf| !is_offered(buf));
         self.transmit(key, Message::Frame(header, body), first);
         for piece in pieces {
@@ -257,7 +270,6 @@ impl UcxLane {
                 false => self.transmit(key, Message::Piece, Some(piece)),
             }
         }
-        self.arrivals.stats.frames_sent += 1;
     }
 
     /// Has the peer read a piece of a payload where it lies.
@@ -388,10 +400,10 @@ impl Lane for UcxLane {
         }
     }
 
-    fn send(&mut self, conn: ConnId, frame: Outgoing, now: Time) {
+    fn send(&mut self, conn: ConnId, mut frame: Outgoing, now: Time) {
         self.arrivals.now = self.arrivals.now.max(now);
         if let Some(&key) = self.arrivals.by_conn.get(&conn) {
-            self.transmit_frame(key, frame);
+            self.transmit_frame(key, &mut frame);
         }
     }
 
@@ -444,7 +456,11 @@ impl Lane for UcxLane {
         let worked = std::mem::take(&mut self.arrivals.worked);
         progress &= worked || pings == 0;
         progress |= !self.arrivals.events.is_empty();
-        events.append(&mut self.arrivals.events);
+        if events.is_empty() {
+            std::mem::swap(events, &mut self.arrivals.events);
+        } else {
+            events.append(&mut self.arrivals.events);
+        }
         progress
     }
 

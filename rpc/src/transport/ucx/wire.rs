@@ -112,33 +112,43 @@ pub fn key(header: &[u8]) -> Option<u64> {
 impl<'a> LaneHead<'a> {
     /// Appends the bytes on the wire. A frame's header is encoded with its checksum.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let kind = match self.message {
-            Message::Probe => PROBE,
-            Message::Ping => PING,
-            Message::Part(_) => PART,
-            Message::Frame(..) => FRAME,
-            Message::Piece => PIECE,
-            Message::Open => OPEN,
-            Message::Offer(_) => OFFER,
-            Message::Taken(_) => TAKEN,
-        };
-        out.extend_from_slice(&self.key.to_le_bytes());
-        out.extend_from_slice(&self.seq.to_le_bytes());
-        out.extend_from_slice(&u64::from(kind).to_le_bytes());
         match &self.message {
-            Message::Part(bytes) => out.extend_from_slice(bytes),
+            Message::Probe => self.begin(PROBE, 0, out),
+            Message::Ping => self.begin(PING, 0, out),
+            Message::Piece => self.begin(PIECE, 0, out),
+            Message::Open => self.begin(OPEN, 0, out),
+            Message::Part(bytes) => {
+                self.begin(PART, bytes.len(), out);
+                out.extend_from_slice(bytes);
+            }
             Message::Frame(header, body) => {
-                out.extend_from_slice(&header.encode());
+                self.begin(FRAME, HEADER_BYTES + body.len(), out);
+                out.resize(out.len() + HEADER_BYTES, 0);
+                let place = out.last_chunk_mut().expect("as long as a header, just made so");
+                header.encode_into(place);
                 out.extend_from_slice(body);
             }
             Message::Offer(offer) => {
+                self.begin(OFFER, 24, out);
                 for word in [offer.at, offer.len as u64, offer.token] {
                     out.extend_from_slice(&word.to_le_bytes());
                 }
             }
-            Message::Taken(token) => out.extend_from_slice(&token.to_le_bytes()),
-            Message::Probe | Message::Ping | Message::Piece | Message::Open => {}
+            Message::Taken(token) => {
+                self.begin(TAKEN, 8, out);
+                out.extend_from_slice(&token.to_le_bytes());
+            }
         }
+    }
+
+    /// What precedes the `rest` bytes that depend on the kind; makes room for all of it at once.
+    fn begin(&self, kind: u8, rest: usize, out: &mut Vec<u8>) {
+        let mut head = [0; LANE_HEAD_BYTES];
+        head[..8].copy_from_slice(&self.key.to_le_bytes());
+        head[8..16].copy_from_slice(&self.seq.to_le_bytes());
+        head[16] = kind;
+        out.reserve(LANE_HEAD_BYTES + rest);
+        out.extend_from_slice(&head);
     }
 
     /// Reads and checks a header. Lengths of bodies are checked when they are put together.
@@ -148,7 +158,7 @@ impl<'a> LaneHead<'a> {
         };
         let word = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("8 bytes"));
         let (kind, reserved) = (head[16], &head[17..]);
-        if reserved.iter().any(|&b| b != 0) {
+        if reserved != [0; 7] {
             return Err(WireError::Reserved);
         }
         let message = match kind {
@@ -198,8 +208,13 @@ fn words<const N: usize>(rest: &[u8], kind: u8) -> Result<[u64; N], WireError> {
 
 /// Puts the body of a frame together; `start` holds what PARTs brought, and is left empty.
 pub fn body(start: &mut Vec<u8>, end: &[u8], header: &Header) -> Result<Vec<u8>, WireError> {
-    let mut body = std::mem::take(start);
-    body.extend_from_slice(end);
+    let body = match start.is_empty() {
+        true => end.to_vec(),
+        false => {
+            start.extend_from_slice(end);
+            std::mem::take(start)
+        }
+    };
     if body.len() != header.body_bytes as usize {
         return Err(WireError::Body(header.body_bytes as usize));
     }
