@@ -41,7 +41,7 @@ pub fn audit(store: &Store) -> Result<(), String> {
         }
         for (key, page) in replica.map.iter() {
             pages += 1;
-            let Some(slot) = page.slot else { continue };
+            let Some(slot) = page.slot() else { continue };
             let by = format!("{id} {key:?}");
             if let Some(other) = slots.insert(slot, by.clone()) {
                 return Err(format!("slot {slot} belongs to {other} and to {by}"));

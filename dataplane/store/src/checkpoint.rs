@@ -210,12 +210,11 @@ impl Store {
         let mut bytes = Vec::new();
         while self.checkpoint.in_flight < CHECKPOINT_PAGES_IN_FLIGHT {
             let Some(&(id, key)) = pages.queue.front() else { break };
-            let replica = self.replicas.get_mut(&id);
-            let Some(page) = replica.and_then(|r| r.map.page_mut(key)) else {
+            let map = self.replicas.get_mut(&id).map(|replica| &mut replica.map);
+            if !map.is_some_and(|map| map.encode_page(key, self.region, id, &mut bytes)) {
                 pages.queue.pop_front(); // dropped meanwhile
                 continue;
-            };
-            page.encode(self.region, id, key, &mut bytes);
+            }
             let (slot, _) = self.slots.take_run(1).expect("half of the slots are kept free");
             let addr = self.layout.slot_addr(slot);
             if !self.write_checkpoint(addr, &bytes) {
@@ -226,8 +225,7 @@ impl Store {
             self.written.directory_bytes -= PAGE_BYTES as u64;
             let page = self.replicas.get_mut(&id).and_then(|r| r.map.page_mut(key));
             let page = page.expect("looked up above");
-            page.dirty = false;
-            pages.old_slots.extend(page.slot.replace(slot));
+            pages.old_slots.extend(page.written_to(slot));
             pages.queue.pop_front();
         }
     }
@@ -245,7 +243,7 @@ impl Store {
         let mut places: Vec<PagePlace> = Vec::new();
         for &(id, _, _) in &states {
             let pages = self.replicas[&id].map.iter();
-            places.extend(pages.filter_map(|(key, page)| Some((id, key, page.slot?))));
+            places.extend(pages.filter_map(|(key, page)| Some((id, key, page.slot()?))));
         }
         let mut bytes = directory::encode(self.region, &states, &places);
         let crc = crc32c::crc32c(&bytes);

@@ -19,7 +19,7 @@ use crate::codec::{Malformed, Reader, Writer};
 use crate::map::{PAGES, PageKey};
 use crate::record::{Record, encode_entry, read_shard};
 use crate::replica::{HardState, Replica};
-use crate::superblock::VERSION;
+use crate::superblock::{VERSION, VERSION_MIN};
 
 const MAGIC: [u8; 4] = *b"OGDR";
 
@@ -111,7 +111,7 @@ pub(crate) fn encode(
 /// Decodes a directory whose checksum was right.
 pub(crate) fn decode(bytes: &[u8], region: u64) -> Result<(Vec<State>, Vec<PagePlace>), Malformed> {
     let r = &mut Reader(bytes);
-    if r.bytes(4)? != MAGIC || r.u32()? != VERSION || r.u64()? != region {
+    if r.bytes(4)? != MAGIC || !(VERSION_MIN..=VERSION).contains(&r.u32()?) || r.u64()? != region {
         return Err(Malformed);
     }
     let n = r.count(16)?;

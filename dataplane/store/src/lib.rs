@@ -9,7 +9,7 @@
 //! | `store.rs` | the engine: told what ended, says what to do |
 //! | `entries.rs`, `retain.rs` | its entries: appended, applied, kept for followers |
 //! | `writer.rs`, `batch.rs`, `record.rs` | the log: group commit, its batches, its records |
-//! | `map.rs`, `space.rs`, `alloc.rs` | which device block holds what; which are free |
+//! | `map/`, `space.rs`, `alloc.rs` | which device block holds what; which are free |
 //! | `replica.rs` | one copyset's log, map and fences in memory |
 //! | `reads.rs`, `delta.rs` | reads; catch-up of replicas |
 //! | `scrub.rs`, `repair.rs` | checking what is stored; writing it anew |
@@ -31,6 +31,8 @@ mod directory;
 mod entries;
 pub mod file;
 mod format;
+#[cfg(test)]
+mod golden;
 pub mod inspect;
 mod io;
 mod label;

@@ -175,6 +175,7 @@ impl<'a> Recovery<'a> {
         // What was read may still be in a volatile cache only. From here on it counts as persisted.
         self.io.flush().map_err(on_io("flush the device"))?;
         let superblock = Superblock {
+            version: VERSION,
             generation: found.generation + 1,
             mount: found.mount + 1,
             persisted: end.at,
@@ -226,6 +227,7 @@ impl<'a> Recovery<'a> {
             // The second slot is only written after the first, so that a first write that was torn
             // leaves this.
             [_, Slot::Unused] | [Slot::Unused, _] => Ok(Superblock {
+                version: VERSION,
                 region: self.region,
                 generation: 0,
                 mount: 0,

@@ -18,6 +18,8 @@ pub struct StoreStats {
     pub blocks_retired: u64,
     /// Map pages, each for 1 MiB of a chunk.
     pub map_pages: u64,
+    /// Bytes of memory that their mappings take.
+    pub map_bytes: u64,
     /// Most map pages that the region can keep.
     pub map_pages_max: u64,
     /// Bytes of the log ring in use.

@@ -452,6 +452,7 @@ impl Store {
             blocks_mapped: self.replicas.values().map(|r| r.map.mapped()).sum(),
             blocks_retired: u64::from(self.space.retired()),
             map_pages: self.pages as u64,
+            map_bytes: self.replicas.values().map(|r| r.map.bytes() as u64).sum(),
             map_pages_max: u64::from(self.slots.len()) / 2,
             log_bytes_used: self.log.used(),
             log_bytes: self.layout.log_bytes,

@@ -23,13 +23,17 @@
 
 use crate::codec::{Reader, Writer};
 
-/// Version of the region's structures.
-pub(crate) const VERSION: u32 = 1;
+/// Version of the region's structures. Version 1 knew only the wide form of map pages.
+pub(crate) const VERSION: u32 = 2;
+/// The oldest version that is read; what is written is always of the newest.
+pub(crate) const VERSION_MIN: u32 = 1;
 pub(crate) const SUPERBLOCK_BYTES: usize = 4096;
 const MAGIC: [u8; 4] = *b"OGSB";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Superblock {
+    /// Version that it was read with.
+    pub(crate) version: u32,
     pub(crate) region: u64,
     pub(crate) generation: u64,
     pub(crate) mount: u64,
@@ -105,7 +109,7 @@ impl Superblock {
             return None;
         }
         let version = r.u32().ok()?;
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Some(Slot::OtherVersion(version));
         }
         r.u32().ok()?;
@@ -122,6 +126,7 @@ impl Superblock {
             _ => return None,
         };
         Some(Slot::Valid(Superblock {
+            version,
             region,
             generation,
             mount,
@@ -137,8 +142,10 @@ impl Superblock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
 
     const SAMPLE: Superblock = Superblock {
+        version: VERSION,
         region: 1,
         generation: 2,
         mount: 3,
@@ -165,10 +172,17 @@ mod tests {
 
     #[test]
     fn the_format_stays() {
-        assert_eq!(
-            crc32c::crc32c(&SAMPLE.encode()),
-            4_109_362_147,
-            "a changed format needs a new version"
-        );
+        golden("superblock", &SAMPLE.encode());
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        let mut bytes = SAMPLE.encode();
+        bytes[8] = 1;
+        let crc = crc32c::crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(crc32c::crc32c(&bytes), 4_109_362_147, "as version 1 wrote it");
+        let former = Superblock { version: 1, ..SAMPLE };
+        assert_eq!(Superblock::decode(&bytes), Slot::Valid(former));
     }
 }

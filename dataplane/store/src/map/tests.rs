@@ -1,0 +1,234 @@
+use ogive_types::CopysetId;
+use proptest::prelude::*;
+
+use super::body::{Body, DENSE, RUNS, WIDE};
+use super::*;
+use crate::golden::golden;
+
+const CHUNK: ChunkId = ChunkId { volume: VolumeId(1), number: 2 };
+const KEY: PageKey = (CHUNK, 0);
+const COPYSET: CopysetId = CopysetId(9);
+const REGION: u64 = 3;
+
+fn mapping(block: u32, index: u64) -> Mapping {
+    Mapping::stored(block, BlockSum(block ^ 5), Index(index))
+}
+
+fn encoded(map: &mut Map) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    assert!(map.encode_page(KEY, REGION, COPYSET, &mut bytes));
+    bytes
+}
+
+fn decoded(bytes: &[u8]) -> Option<Page> {
+    Page::decode(bytes, REGION, COPYSET, KEY, 1)
+}
+
+#[test]
+fn only_newer_entries_change_a_block() {
+    let mut map = Map::default();
+    assert!(map.set(CHUNK, 300, mapping(7, 10)).is_some_and(|old| old.block().is_none()));
+    assert_eq!(map.set(CHUNK, 300, mapping(8, 10)), None, "the same entry again");
+    assert_eq!(map.set(CHUNK, 300, mapping(8, 9)), None, "an older one");
+    assert_eq!(map.set(CHUNK, 300, Mapping::trimmed(Index(11))), Some(mapping(7, 10)));
+    assert_eq!(map.set(CHUNK, 300, mapping(8, 10)), None, "a trim is remembered");
+    assert_eq!((map.mapped(), map.pages()), (0, 1));
+    assert_eq!(map.trim(CHUNK, 4000, Index(12)), None, "nothing to trim");
+    assert_eq!(map.pages(), 1);
+}
+
+#[test]
+fn only_the_same_version_of_a_block_is_relocated() {
+    let mut map = Map::default();
+    map.set(CHUNK, 300, mapping(7, 10));
+    let same = |place, index| Mapping::stored(place, BlockSum(7 ^ 5), Index(index));
+    assert_eq!(map.relocate(CHUNK, 300, same(9, 11)), None, "of another entry");
+    assert_eq!(map.relocate(CHUNK, 300, mapping(9, 10)), None, "of other bytes");
+    assert_eq!(map.relocate(CHUNK, 301, same(9, 10)), None, "nothing is there");
+    map.page_mut((CHUNK, 1)).expect("just made").dirty = false;
+    assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), Some(mapping(7, 10)));
+    assert_eq!(map.get(CHUNK, 300), same(9, 10));
+    let page = map.page_mut((CHUNK, 1)).expect("just made");
+    assert!(page.dirty, "the next checkpoint writes it");
+    assert_eq!(map.mapped(), 1);
+    map.set(CHUNK, 300, Mapping::trimmed(Index(12)));
+    assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), None, "trimmed");
+}
+
+/// A map whose first page has a form, and some of everything.
+fn sample(form: u8) -> Map {
+    let mut map = Map::default();
+    let far = if form == WIDE { 1 << 41 } else { 0 };
+    for block in 0..40 {
+        map.set(CHUNK, block, mapping(1000 + u32::from(block), 5));
+    }
+    for block in (50..250).step_by(if form == DENSE { 1 } else { 50 }) {
+        map.set(CHUNK, block, mapping(9000 - 2 * u32::from(block), 7 + u64::from(block)));
+    }
+    map.set(CHUNK, 10, Mapping::trimmed(Index(3 << 33)));
+    map.set(CHUNK, 255, mapping(77, 8 + far));
+    map
+}
+
+#[test]
+fn pages_of_every_form_stay_readable_and_are_bound_to_their_place() {
+    for (form, name) in [(WIDE, "page_wide"), (RUNS, "page_runs"), (DENSE, "page_dense")] {
+        let mut map = sample(form);
+        let bytes = encoded(&mut map);
+        assert_eq!(bytes[34], form, "{name}");
+        golden(name, &bytes);
+        let page = decoded(&bytes).expect("just encoded");
+        let here = map.page_mut(KEY).expect("just made");
+        assert_eq!((page.mapped, page.slot()), (here.mapped, Some(1)));
+        assert_eq!(page.body.mappings(), here.body.mappings(), "{name}");
+        let other = ChunkId { number: 3, ..CHUNK };
+        assert!(Page::decode(&bytes, REGION, COPYSET, (other, 0), 1).is_none());
+        assert!(Page::decode(&bytes, REGION, CopysetId(8), KEY, 1).is_none());
+        assert!(Page::decode(&bytes, 4, COPYSET, KEY, 1).is_none());
+        for at in [0, 5, 33, 34, 40, 70, 4095] {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(decoded(&bad).is_none(), "{name} byte {at}");
+        }
+    }
+}
+
+#[test]
+fn removing_a_chunk_gives_back_everything() {
+    let mut map = Map::default();
+    map.set(CHUNK, 1, mapping(1, 1));
+    map.set(CHUNK, 4095, mapping(2, 2));
+    let (blocks, slots) = map.remove(CHUNK);
+    assert_eq!(blocks.iter().filter_map(|(_, m)| m.block()).collect::<Vec<_>>(), [1, 2]);
+    assert!(slots.is_empty());
+    assert_eq!((map.pages(), map.mapped(), map.bytes()), (0, 0, 0));
+}
+
+/// Bytes of memory for each mapped block, after it was compacted.
+fn bytes_per_block(map: &mut Map) -> f64 {
+    encoded(map);
+    map.bytes() as f64 / map.mapped() as f64
+}
+
+#[test]
+fn memory_follows_how_data_was_written() {
+    let mut map = Map::default();
+    for block in 0..256 {
+        map.set(CHUNK, block, mapping(u32::from(block), 1));
+    }
+    assert!(bytes_per_block(&mut map) <= 4.2, "written at once");
+    let scattered = |n: u16| mapping(u32::from(n) * 7919 % 100_003, 1000 + u64::from(n));
+    for n in 0..256 {
+        map.set(CHUNK, n * 77 % 256, scattered(n));
+    }
+    assert!(bytes_per_block(&mut map) <= 13.2, "written at random");
+    for block in 0..256 {
+        map.set(CHUNK, block, mapping(u32::from(block), 9000));
+    }
+    assert!(bytes_per_block(&mut map) <= 4.2, "written at once again");
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    start: u16,
+    len: u16,
+    place: Option<u32>,
+    /// How far the index is from the newest one; most go forward.
+    ahead: i64,
+    reload: bool,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = prop_oneof![4 => Just(1u16), 2 => 2u16..20, 1 => 20u16..256];
+    let place = prop_oneof![1 => Just(None), 6 => (0u32..1 << 30).prop_map(Some)];
+    let ahead = prop_oneof![
+        20 => Just(1i64),
+        3 => -40i64..2,
+        1 => (1i64 << 39)..(1 << 40),
+        1 => Just(1i64 << 41),
+    ];
+    (0u16..256, len, place, ahead, prop::bool::weighted(0.1)).prop_map(
+        |(start, len, place, ahead, reload)| Step {
+            start,
+            len: len.min(256 - start),
+            place,
+            ahead,
+            reload,
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn agrees_with_a_plain_array(steps in prop::collection::vec(step(), 1..300)) {
+        let mut plain = [Mapping::NONE; 256];
+        let mut map = Map::default();
+        let mut newest = 100u64;
+        for Step { start, len, place, ahead, reload } in steps {
+            let index = Index(newest.saturating_add_signed(ahead).clamp(1, (1 << 56) - 1));
+            newest = newest.max(index.0);
+            for (n, block) in (start..start + len).enumerate() {
+                let new = place.map_or(Mapping::trimmed(index), |p| mapping(p + n as u32, index.0));
+                let old = plain[usize::from(block)];
+                let changes = new.index > old.index;
+                if changes {
+                    plain[usize::from(block)] = new;
+                }
+                prop_assert_eq!(map.set(CHUNK, block, new), changes.then_some(old));
+            }
+            let at = &mut plain[usize::from(start)];
+            if at.block().is_some() && ahead % 3 == 0 {
+                let moved = Mapping { block: at.block ^ 1, ..*at };
+                prop_assert_eq!(map.relocate(CHUNK, start, moved), Some(*at));
+                *at = moved;
+            }
+            if reload {
+                let bytes = encoded(&mut map);
+                let page = decoded(&bytes).expect("just encoded");
+                map = Map::default();
+                map.insert(KEY, page);
+            }
+            let body = &map.page_mut(KEY).expect("something is there").body;
+            prop_assert_eq!(body.mappings(), plain);
+            for (at, &m) in (0..).zip(&plain) {
+                prop_assert_eq!(body.get(at), m);
+            }
+            let mapped = plain.iter().filter(|m| m.block().is_some()).count() as u64;
+            let bytes = body.bytes();
+            prop_assert!(bytes <= 4 * (3 + 1024) && map.bytes() == bytes);
+            prop_assert_eq!(map.mapped(), mapped);
+        }
+        let smallest = Body::build(&plain);
+        prop_assert_eq!(smallest.mappings(), plain);
+    }
+
+    #[test]
+    fn hostile_pages_never_panic(
+        form in 0u8..4,
+        bytes in prop::collection::vec(any::<u8>(), 4096..4097),
+        runs in 0u16..260,
+        flips in prop::collection::vec((40usize..4096, any::<u8>()), 0..8),
+        from_valid in any::<bool>(),
+    ) {
+        let mut page = if from_valid { encoded(&mut sample(form.min(2))) } else { bytes };
+        if !from_valid {
+            page[..34].copy_from_slice(&encoded(&mut sample(RUNS))[..34]);
+            page[34] = form;
+            page[36..38].copy_from_slice(&runs.to_le_bytes());
+            page[48..56].fill(0);
+        }
+        flips.iter().for_each(|&(at, byte)| page[at] = byte);
+        let crc = crc32c::crc32c(&page[4..]);
+        page[..4].copy_from_slice(&crc.to_le_bytes());
+        if let Some(page) = decoded(&page) {
+            let mut map = Map::default();
+            map.insert(KEY, page);
+            for block in 0..256 {
+        map.set(CHUNK, block, mapping(5, 1 << 57));
+    }
+            prop_assert_eq!(map.mapped(), 256);
+        }
+    }
+}
