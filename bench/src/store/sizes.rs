@@ -279,6 +279,10 @@ impl Open {
             let data = Some(self.zeroes.slice(0..bytes));
             match self.store.append(ID, self.index.next(), Term(1), op, data) {
                 Ok(()) => break,
+                // Each entry that is not applied holds the map page that it may need.
+                Err(AppendError::NoSpace) if self.store.applied(ID).index < self.index => {
+                    self.turn(true)?;
+                }
                 Err(AppendError::Busy) => self.turn(true)?,
                 Err(error) => return Err(error.to_string()),
             }
