@@ -159,7 +159,12 @@ impl<'a> Explorer<'a> {
     fn go_on(&mut self, image: &Image, shown: Shown) {
         self.cover.resumed += 1;
         let rng = Rng(self.rng.below(u64::MAX));
-        let found = (shown.logs, shown.replicas);
+        let mut replicas = shown.replicas;
+        // The entries that would make a delta whole are the source's; others come in their place.
+        for replica in replicas.values_mut().filter(|r| r.applied < r.clear_at) {
+            replica.clear_at = usize::MAX;
+        }
+        let found = (shown.logs, replicas);
         let mut world = World::resume(self.setup, self.label, image, found, (self.newest, rng));
         for _ in 0..2 {
             for _ in 0..STEPS_RESUMED {
