@@ -225,7 +225,7 @@ impl Store {
             self.written.directory_bytes -= PAGE_BYTES as u64;
             let page = self.replicas.get_mut(&id).and_then(|r| r.map.page_mut(key));
             let page = page.expect("looked up above");
-            pages.old_slots.extend(page.written_to(slot));
+            pages.old_slots.extend(page.written_to(slot, &bytes));
             pages.queue.pop_front();
         }
     }
@@ -243,7 +243,10 @@ impl Store {
         let mut places: Vec<PagePlace> = Vec::new();
         for &(id, _, _) in &states {
             let pages = self.replicas[&id].map.iter();
-            places.extend(pages.filter_map(|(key, page)| Some((id, key, page.slot()?))));
+            places.extend(pages.filter_map(|(key, page)| {
+                let (slot, sum) = (page.slot()?, Some(page.sum()));
+                Some(PagePlace { copyset: id, key, slot, sum })
+            }));
         }
         let mut bytes = directory::encode(self.region, &states, &places);
         let crc = crc32c::crc32c(&bytes);

@@ -6,7 +6,11 @@
 //! | head | magic `OGDR` · version u32 · region u64 · n * replica · n * page |
 //! | replica | copyset u32 · bytes u32 · state · applied at the end u64 |
 //! | state | applied index u64 · applied term u64 · term u64 · voted u8 · shard · n * shard (members) · n * (volume u64 · epoch u64) · n * (bytes u32 · Entry record) |
-//! | page | copyset u32 · volume u64 · chunk u32 · number u8 · slot u32 |
+//! | page | copyset u32 · volume u64 · chunk u32 · number u8 · slot u32 · checksum u32 |
+//!
+//! The checksum of a page is what its bytes begin with. It binds the place to this very version: an
+//! older one of the same page (its write was lost, or went elsewhere) is whole in itself. Version 1
+//! does not have it.
 //!
 //! The superblock has its length and checksum. Why the applied index is there twice: the pages were
 //! written while entries were applied. Recovery starts from the state at the checkpoint's start,
@@ -16,7 +20,7 @@
 use ogive_types::{ChunkId, CopysetId, Epoch, Index, LogPos, ShardAddr, Term, VolumeId};
 
 use crate::codec::{Malformed, Reader, Writer};
-use crate::map::{PAGES, PageKey};
+use crate::map::{PAGES, Page, PageKey, page_sum};
 use crate::record::{Record, encode_entry, read_shard};
 use crate::replica::{HardState, Replica};
 use crate::superblock::{VERSION, VERSION_MIN};
@@ -36,7 +40,27 @@ pub(crate) struct State {
 }
 
 /// A page and where it lies.
-pub(crate) type PagePlace = (CopysetId, PageKey, u32);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PagePlace {
+    pub(crate) copyset: CopysetId,
+    pub(crate) key: PageKey,
+    pub(crate) slot: u32,
+    /// Checksum of this version of it; `None` in directories that do not say.
+    pub(crate) sum: Option<u32>,
+}
+
+impl PagePlace {
+    /// The page, if these bytes are this version of it.
+    pub(crate) fn page(&self, bytes: &[u8], region: u64) -> Option<Page> {
+        let page = Page::decode(bytes, region, self.copyset, self.key, self.slot)?;
+        self.sum.is_none_or(|sum| sum == page_sum(bytes)).then_some(page)
+    }
+}
+
+/// Bytes of a page's place.
+const PLACE_BYTES: usize = 25;
+/// And in version 1.
+const PLACE_BYTES_V1: usize = 21;
 
 /// Encodes the state of a replica.
 pub(crate) fn encode_state(id: CopysetId, replica: &Replica) -> Vec<u8> {
@@ -76,7 +100,7 @@ fn write_shard(w: &mut Writer, shard: ShardAddr) {
 /// Bytes of a directory with these states and so many pages, rounded up as it is written.
 pub(crate) fn size_max<'a>(states: impl Iterator<Item = &'a [u8]>, pages: usize) -> u64 {
     let states: usize = states.map(|state| state.len() + 16).sum();
-    ((24 + states + pages * 21) as u64).next_multiple_of(4096)
+    ((24 + states + pages * PLACE_BYTES) as u64).next_multiple_of(4096)
 }
 
 /// Encodes a directory from states made with `encode_state` and the applied indexes of now.
@@ -98,12 +122,14 @@ pub(crate) fn encode(
         w.u64(applied_at_end.0);
     }
     w.count(pages.len());
-    for &(copyset, (chunk, number), slot) in pages {
-        w.u32(copyset.0);
+    for place in pages {
+        let (chunk, number) = place.key;
+        w.u32(place.copyset.0);
         w.u64(chunk.volume.0);
         w.u32(chunk.number);
         w.u8(number);
-        w.u32(slot);
+        w.u32(place.slot);
+        w.u32(place.sum.expect("known of every page in memory"));
     }
     bytes
 }
@@ -111,13 +137,15 @@ pub(crate) fn encode(
 /// Decodes a directory whose checksum was right.
 pub(crate) fn decode(bytes: &[u8], region: u64) -> Result<(Vec<State>, Vec<PagePlace>), Malformed> {
     let r = &mut Reader(bytes);
-    if r.bytes(4)? != MAGIC || !(VERSION_MIN..=VERSION).contains(&r.u32()?) || r.u64()? != region {
+    let (magic, version) = (r.bytes(4)?, r.u32()?);
+    if magic != MAGIC || !(VERSION_MIN..=VERSION).contains(&version) || r.u64()? != region {
         return Err(Malformed);
     }
+    let has_sums = version > 1;
     let n = r.count(16)?;
     let states = (0..n).map(|_| decode_state(r)).collect::<Result<_, _>>()?;
-    let n = r.count(21)?;
-    let pages = (0..n).map(|_| decode_page(r)).collect::<Result<_, _>>()?;
+    let n = r.count(if has_sums { PLACE_BYTES } else { PLACE_BYTES_V1 })?;
+    let pages = (0..n).map(|_| decode_page(r, has_sums)).collect::<Result<_, _>>()?;
     if !r.is_empty() {
         return Err(Malformed);
     }
@@ -155,9 +183,11 @@ fn decode_entry(s: &mut Reader) -> Result<Record, Malformed> {
     whole.then_some(entry).ok_or(Malformed)
 }
 
-fn decode_page(r: &mut Reader) -> Result<PagePlace, Malformed> {
+fn decode_page(r: &mut Reader, has_sum: bool) -> Result<PagePlace, Malformed> {
     let copyset = CopysetId(r.u32()?);
     let chunk = ChunkId { volume: VolumeId(r.u64()?), number: r.u32()? };
     let (number, slot) = (r.u8()?, r.u32()?);
-    (usize::from(number) < PAGES).then_some((copyset, (chunk, number), slot)).ok_or(Malformed)
+    let sum = if has_sum { Some(r.u32()?) } else { None };
+    let place = PagePlace { copyset, key: (chunk, number), slot, sum };
+    (usize::from(number) < PAGES).then_some(place).ok_or(Malformed)
 }

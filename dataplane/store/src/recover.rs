@@ -26,7 +26,7 @@ use crate::directory::{self, PagePlace};
 use crate::io::RegionIo;
 use crate::label::Label;
 use crate::limits::{BATCH_BYTES_MAX, DIRECTORY_WRITE_BYTES};
-use crate::map::{PAGE_BYTES, Page};
+use crate::map::PAGE_BYTES;
 use crate::record::{Extent, Record};
 use crate::region::RegionLayout;
 use crate::repair::{Relocated, relocate};
@@ -160,7 +160,7 @@ impl<'a> Recovery<'a> {
         }
         let space = self.claim_blocks(&replicas)?;
         let mut slots = Allocator::new(self.layout.slots);
-        for &(_, _, slot) in &pages {
+        for &PagePlace { slot, .. } in &pages {
             if !slots.is_free(slot) {
                 return Err(OpenError::Inconsistent(format!("slot {slot} is listed twice")));
             }
@@ -168,10 +168,11 @@ impl<'a> Recovery<'a> {
         }
         // Pages of chunks that the log dropped after the checkpoint: their slots are free once a
         // directory omits them.
-        let alive = |(id, key, slot): &PagePlace| {
-            replicas.get(id).is_some_and(|r| r.map.slot_of(*key) == Some(*slot))
+        let alive = |place: &PagePlace| {
+            let replica = replicas.get(&place.copyset);
+            replica.is_some_and(|r| r.map.slot_of(place.key) == Some(place.slot))
         };
-        let dropped_slots = pages.iter().filter(|p| !alive(p)).map(|&(_, _, slot)| slot).collect();
+        let dropped_slots = pages.iter().filter(|p| !alive(p)).map(|p| p.slot).collect();
         // What was read may still be in a volatile cache only. From here on it counts as persisted.
         self.io.flush().map_err(on_io("flush the device"))?;
         let superblock = Superblock {
@@ -300,18 +301,19 @@ impl<'a> Recovery<'a> {
         pages: &[PagePlace],
     ) -> Result<(), OpenError> {
         let mut by_slot: Vec<&PagePlace> = pages.iter().collect();
-        by_slot.sort_by_key(|(_, _, slot)| *slot);
+        by_slot.sort_by_key(|place| place.slot);
         let mut bytes = Vec::new();
-        for run in by_slot.chunk_by(|a, b| a.2 + 1 == b.2).flat_map(|run| run.chunks(256)) {
-            let (first, last) = (run[0].2, run[run.len() - 1].2);
+        for run in by_slot.chunk_by(|a, b| a.slot + 1 == b.slot).flat_map(|run| run.chunks(256)) {
+            let (first, last) = (run[0].slot, run[run.len() - 1].slot);
             if last >= self.layout.slots {
                 return Err(OpenError::Inconsistent(format!("slot {last} does not exist")));
             }
             bytes.resize(run.len() * PAGE_BYTES, 0);
             let addr = self.layout.slot_addr(first);
             self.io.read_at(addr, &mut bytes).map_err(on_io("read map pages"))?;
-            for (&&(id, key, slot), bytes) in run.iter().zip(bytes.chunks_exact(PAGE_BYTES)) {
-                let page = Page::decode(bytes, self.region, id, key, slot);
+            for (place, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_BYTES)) {
+                let PagePlace { copyset: id, key, .. } = **place;
+                let page = place.page(bytes, self.region);
                 let (chunk, number) = key;
                 let page = page.ok_or_else(|| {
                     OpenError::Damaged(format!("map page {number} of {chunk} in {id}"))

@@ -9,11 +9,11 @@ use super::device::{SlotView, slots};
 use super::log::{LogEnd, Walk};
 use super::overlay::Overlay;
 use super::pool;
-use crate::directory;
+use crate::directory::{self, PagePlace};
 use crate::io::{DiskDone, DiskError, DiskOp, RegionIo};
 use crate::label::{self, CopyState, Label, LabelError};
 use crate::limits::FINDINGS_MAX;
-use crate::map::{PAGE_BLOCKS, PAGE_BYTES, Page};
+use crate::map::{PAGE_BLOCKS, PAGE_BYTES};
 use crate::recover::{OpenError, Recovery, decode_records};
 use crate::store::{Store, StoreEvent, StoreOptions};
 use crate::superblock::Superblock;
@@ -162,13 +162,13 @@ impl Verify<'_> {
         // One that cannot be understood is named when the region is opened.
         let Ok((_, pages)) = directory::decode(&bytes, recovery.region) else { return Ok(()) };
         let mut bytes = vec![0; PAGE_BYTES];
-        for (id, key, slot) in pages {
+        for place in pages {
             self.seen.map_pages += 1;
-            let (chunk, number) = key;
+            let PagePlace { copyset: id, key: (chunk, number), slot, .. } = place;
             let known = slot < recovery.layout.slots;
             let read =
                 known && self.io.read_at(recovery.layout.slot_addr(slot), &mut bytes).is_ok();
-            if !read || Page::decode(&bytes, recovery.region, id, key, slot).is_none() {
+            if !read || place.page(&bytes, recovery.region).is_none() {
                 let start = u16::from(number) * PAGE_BLOCKS;
                 let place = Place::of(id, chunk, start, PAGE_BLOCKS);
                 let what = format!("map page in slot {slot} is damaged; its blocks are unknown");

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use ogive_types::{BLOCKS_PER_CHUNK, BlockRange, BlockSum, ChunkId, CopysetId, Index, VolumeId};
 
-pub(crate) use page::{PAGE_BYTES, Page};
+pub(crate) use page::{PAGE_BYTES, Page, page_sum};
 
 /// Blocks of one page.
 pub(crate) const PAGE_BLOCKS: u16 = 256;

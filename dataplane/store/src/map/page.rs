@@ -45,6 +45,8 @@ const NO_SLOT: u32 = u32::MAX;
 pub(crate) struct Page {
     pub(super) body: Body,
     slot: u32,
+    /// Checksum of that version.
+    sum: u32,
     /// Mapped blocks.
     pub(super) mapped: u16,
     /// Changed since it was last written to the device.
@@ -53,7 +55,7 @@ pub(crate) struct Page {
 
 impl Page {
     pub(super) fn new() -> Page {
-        Page { body: Body::default(), slot: NO_SLOT, mapped: 0, dirty: false }
+        Page { body: Body::default(), slot: NO_SLOT, sum: 0, mapped: 0, dirty: false }
     }
 
     /// Where its last written version lies.
@@ -61,10 +63,16 @@ impl Page {
         (self.slot != NO_SLOT).then_some(self.slot)
     }
 
-    /// Notes where it is written to; where it lay before.
-    pub(crate) fn written_to(&mut self, slot: u32) -> Option<u32> {
+    /// Checksum of its last written version.
+    pub(crate) fn sum(&self) -> u32 {
+        self.sum
+    }
+
+    /// Notes where these bytes of it are written to; where it lay before.
+    pub(crate) fn written_to(&mut self, slot: u32, bytes: &[u8]) -> Option<u32> {
         let before = self.slot();
         self.slot = slot;
+        self.sum = page_sum(bytes);
         self.dirty = false;
         before
     }
@@ -115,6 +123,7 @@ impl Page {
         }
         let (mut page, mapped) = Self::mappings(bytes)?;
         page.slot = slot;
+        page.sum = page_sum(bytes);
         page.count();
         mapped.is_none_or(|mapped| page.mapped == mapped).then_some(page)
     }
@@ -153,6 +162,11 @@ impl Page {
         self.body.each(|_, m| mapped += u16::from(m.block().is_some()));
         self.mapped = mapped;
     }
+}
+
+/// The checksum that a page's bytes begin with: it tells versions of a page from each other.
+pub(crate) fn page_sum(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes(bytes[..4].try_into().expect("4 bytes"))
 }
 
 fn encode_wide(body: &Body, w: &mut Writer) {
