@@ -266,7 +266,7 @@ fn a_forced_path_that_cannot_be_had_is_an_error() {
     cluster.create_volume("v", 64 * MIB).unwrap();
     let socket = cluster.dir().join("forced.sock");
     let nbd = ["nbd", "--volume", "v", "--socket", text(&socket), "--transport", "rdma"];
-    fails(&cluster.ogive(&nbd), 1, &["--transport rdma cannot be had", "auto"]);
+    fails(&cluster.ogive(&nbd), 2, &["--transport rdma cannot be had", "auto"]);
     fails(&cluster.ogive(&[&nbd[..6], &["quic"]].concat()), 2, &["quic", "rdma"]);
 }
 
