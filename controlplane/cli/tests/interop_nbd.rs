@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod common;
+#[path = "interop_nbd/sectors.rs"]
+mod sectors;
 
 use common::{TestCluster, make_image, text, tool};
 use serde_json::Value;
