@@ -227,7 +227,7 @@ impl<'a> Recovery<'a> {
             }
             // The second slot is only written after the first, so that a first write that was torn
             // leaves this.
-            [_, Slot::Unused] | [Slot::Unused, _] => Ok(Superblock {
+            [_, Slot::Unused] | [Slot::Unused, _] if !self.log_was_written()? => Ok(Superblock {
                 version: VERSION,
                 region: self.region,
                 generation: 0,
@@ -240,6 +240,17 @@ impl<'a> Recovery<'a> {
             }),
             _ => Err(OpenError::Superblocks),
         }
+    }
+
+    /// Whether the ring holds any batch of this region: then it has been in use, whatever its
+    /// superblocks look like.
+    fn log_was_written(&mut self) -> Result<bool, OpenError> {
+        let ring = self.ring()?;
+        let mut sectors = (0..ring.len()).step_by(self.sector as usize);
+        Ok(sectors.any(|at| {
+            let ours = Header::peek(&ring[at..]).is_some_and(|h| h.region == self.region);
+            ours && Header::decode(&ring[at..]).is_some()
+        }))
     }
 
     fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), OpenError> {
