@@ -40,6 +40,10 @@ pub const SHM_WITHIN: Duration = Duration::from_secs(1);
 /// How long an acceptor waits for the connector's choice: all attempts, and some time for frames
 /// that travel and for a peer that is slow.
 pub const CHOICE_WITHIN: Duration = Duration::from_secs(6);
+/// A connection that its owner closes while a path is tried for so long already counts as a failure
+/// of that path: ten times what a NIC takes. Owners that give up before [`RDMA_WITHIN`] would
+/// otherwise try the same path for ever.
+pub const PATH_PATIENCE: Duration = Duration::from_millis(100);
 /// A path that failed or broke to a peer is not tried again for this long, doubled every time...
 pub const PATH_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// ...up to this. Longer would hide that the path has been repaired.
@@ -165,6 +169,7 @@ const _: () =
     assert!(HELLO_BODY_BYTES_MAX > TOKEN_BYTES_MAX + 72 + OFFERS_MAX * (OFFER_BYTES_MAX + 3));
 const _: () = assert!(PATH_BODY_BYTES_MAX > LANE_ADDRESS_BYTES_MAX + 64);
 const _: () = assert!(PATH_BODY_BYTES_MAX > PATH_WHY_BYTES_MAX + 64);
+const _: () = assert!(PATH_PATIENCE.as_millis() < SHM_WITHIN.as_millis());
 const _: () = assert!(CHOICE_WITHIN.as_secs() > RDMA_WITHIN.as_secs() + SHM_WITHIN.as_secs());
 const _: () = assert!(SEND_QUEUE_BYTES_SOFT < SEND_QUEUE_BYTES_MAX);
 const _: () = assert!(PAYLOAD_BYTES_MAX <= ogive_buf::MAX_BUF_BYTES);

@@ -59,6 +59,27 @@ fn a_probe_that_is_lost_on_the_way_there_or_back() {
     }
 }
 
+/// An owner whose patience ends before the transport's own time-out gets a connection in the end.
+#[test]
+fn an_owner_that_does_not_wait_for_a_path_comes_to_the_next_one() {
+    let mut stage = Stage::full();
+    stage.server.faults(Path::Rdma, lost());
+    for waits_ms in [50, 500] {
+        let ours = stage.connect();
+        stage.settle("rdma is under way", |client, server| {
+            client.in_lanes() == 1 && server.in_lanes() == 1
+        });
+        stage.now = stage.now + Duration::from_millis(waits_ms);
+        stage.client.net.poll(stage.now, &mut stage.client.events);
+        stage.client.net.close(ours, CloseReason::Local);
+        stage.is_empty_after_all();
+    }
+    // What was closed after 50 ms says nothing of the path.
+    let (ours, _) = stage.works_over(Path::Shm);
+    let why = "not tried for another 30 s after: not proved in the 500 ms that its owner waited";
+    assert_eq!(stage.client.why_not(ours, Path::Rdma), why);
+}
+
 #[test]
 fn all_lanes_lose_their_probes() {
     let mut stage = Stage::full();

@@ -142,6 +142,8 @@ pub(super) struct Negotiation {
     choice: PathChoice,
     state: State,
     deadline: Time,
+    /// When the path was proposed that is under way.
+    tried_since: Time,
     marks: [Marks; LANE_PATHS.len()],
 }
 
@@ -160,6 +162,7 @@ impl Negotiation {
             choice,
             state: State::Idle,
             deadline: now + CHOICE_WITHIN,
+            tried_since: now,
             marks: Default::default(),
         };
         for (path, plan) in LANE_PATHS.into_iter().zip(plans) {
@@ -181,6 +184,12 @@ impl Negotiation {
             State::Up { path, .. } => Some(path),
             _ => None,
         }
+    }
+
+    /// The path that this end is trying, as the connector, and since when.
+    pub(super) fn trying(&self) -> Option<(Path, Time)> {
+        let path = self.lane().filter(|_| self.role == Role::Connector && self.path().is_none())?;
+        Some((path, self.tried_since))
     }
 
     /// When [`Input::Timeout`] is due.
@@ -385,7 +394,7 @@ impl Negotiation {
         if let Some(path) = next {
             let marks = self.marks(path);
             (marks.to_try, marks.proposed) = (false, true);
-            self.deadline = now + within(path);
+            (self.tried_since, self.deadline) = (now, now + within(path));
             self.state = State::Proposed(path);
             return out.push(Effect::Propose(path));
         }

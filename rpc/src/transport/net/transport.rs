@@ -22,7 +22,7 @@ use super::wake::Wake;
 use super::{host, stats::NetStats};
 use crate::frame::{FrameError, KIND_PATH, KIND_UPPER_MIN};
 use crate::hello::Hello;
-use crate::limits::LANE_PARTS_WITHIN;
+use crate::limits::{LANE_PARTS_WITHIN, PATH_PATIENCE};
 use crate::offer::Offer;
 use crate::path_frame::PathFrame;
 use crate::requests::ConnHasher;
@@ -505,6 +505,17 @@ impl Transport for NetTransport {
         let Some(known) = self.conns.get_mut(&conn) else {
             return self.tcp.close(conn, reason);
         };
+        if let Some((path, since)) = known.talk.as_ref().and_then(Negotiation::trying)
+            && let Some(addr) = known.addr
+            && self.now.since(since) >= PATH_PATIENCE
+        {
+            // An owner who waits for less long than the path may take would never come to the
+            // next one.
+            let ms = self.now.since(since).as_millis();
+            let why = format!("not proved in the {ms} ms that its owner waited");
+            tracing::warn!(peer = %addr, %path, why, "path failed");
+            self.avoided.failed(addr, path, &why, self.now);
+        }
         (known.talk, known.ended) = (None, Some(reason.clone()));
         // As over TCP, what was sent before an end without a fault arrives.
         let up = known.up.take();
