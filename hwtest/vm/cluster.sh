@@ -37,13 +37,24 @@ start_chunkserver() {
         --listen "127.0.0.1:710$n" --buffers 64MiB
 }
 
+# A gateway of this name, with a device of its own unless UCX_NET_DEVICES says another; it takes the
+# place of the one before.
 start_gateway() {
-    UCX_NET_DEVICES=${UCX_NET_DEVICES:-rxe$GATEWAY:1} spawn gateway "${wrapper[@]}" "$OGIVE_BIN" nbd --volume copy \
-        --volume load --socket "$dir/nbd" --buffers 64MiB
-    eventually "socket of the gateway" test -S "$dir/nbd"
+    local name=${1:-gateway}
+    socket=$dir/$name.nbd
+    UCX_NET_DEVICES=${UCX_NET_DEVICES:-rxe$GATEWAY:1} spawn "$name" "${wrapper[@]}" "$OGIVE_BIN" \
+        nbd --volume copy --volume load --socket "$socket" --buffers 64MiB
+    eventually "socket of the $name" test -S "$socket"
 }
 
-uri() { echo "nbd+unix:///$1?socket=$dir/nbd"; }
+# Ends a process as its operator would.
+stop() {
+    kill "${pids[$1]}"
+    wait "${pids[$1]}" || fail "$1 did not end in order"
+    unset "pids[$1]"
+}
+
+uri() { echo "nbd+unix:///$1?socket=$socket"; }
 
 # Whether the cluster as a whole is in this state; parts of it have a `health` too.
 is() { [[ $("$OGIVE_BIN" status --json 2>/dev/null) =~ ^[^[]*\"health\":\"$1\" ]]; }
@@ -88,7 +99,7 @@ exercise() {
     compare "at once"
     spawn load timeout $LATE "$OGIVE_BIN" bench volume --verify --reads 50 --depth 8 --seconds "$LOAD_SECONDS" \
         --range 8MiB "$(uri load)"
-    sleep $((LOAD_SECONDS / 4))
+    sleep 0.5
     kill -9 "${pids[chunkserver-3]}"
     wait "${pids[chunkserver-3]}" 2>/dev/null
     say "killed chunkserver-3 under load"
