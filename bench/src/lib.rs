@@ -12,11 +12,15 @@
 //! | `verify/` | block contents, the model of a volume, findings |
 //! | `gap.rs`, `stats.rs`, `report.rs` | measures |
 //! | `nbd/` | NBD client |
+//! | [`history`] | many clients whose history is judged |
+//! | [`copyset`] | the replication core alone |
 //! | [`store`] | a store on a file or device, beside fio |
 //! | [`rpc`] | the transports of the data plane between two processes, beside references |
 
+pub mod copyset;
 mod engine;
 mod gap;
+pub mod history;
 pub mod limits;
 mod link;
 mod load;

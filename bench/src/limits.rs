@@ -104,5 +104,13 @@ pub const FIO_GRACE: Duration = Duration::from_secs(60);
 /// Writing until checkpoints have ended is given up after this.
 pub const CHECKPOINTS_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// A client that records a history gives a request up after this: longer than any failover, short
+/// beside the faults that do not end by themselves.
+pub const HISTORY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two requests of such a client: with a handful of clients, a history of some hundred
+/// operations a second, which an hour of them can be kept of in memory.
+pub const HISTORY_PAUSE: Duration = Duration::from_millis(4);
+
 const _: () = assert!(MAX_DEPTH <= u32::MAX as usize);
 const _: () = assert!(READ_BACK_BYTES.is_multiple_of(4096) && READ_BACK_BYTES <= MAX_REQUEST_BYTES);

@@ -4,6 +4,6 @@ mod block;
 mod model;
 mod report;
 
-pub(crate) use block::{BLOCK, Seq};
+pub(crate) use block::{BLOCK, Content, Seq, classify, fill};
 pub(crate) use model::{Model, ReadTicket, WriteEnd};
 pub use report::{Fault, FaultKind, VerifyReport};
