@@ -1,12 +1,13 @@
-//! How long I/O pauses when a chunkserver is killed: `failover [TRIALS]`, by default 10 of a leader
-//! and 10 of a follower, in turn.
+//! How long I/O pauses when a chunkserver dies or stands still: `failover [TRIALS [WHO [HOW]]]`, by
+//! default 20 trials each of `leader` and `follower`, `kill` and `stop`, in turn.
 //!
 //! A cluster of real processes on this machine; the load writes to one chunk, and so to one
-//! copyset, whose leader or one of whose followers is killed with SIGKILL. Needs the release
-//! binary: `cargo build --release -p ogive --bins --examples`, then
-//! `target/release/examples/failover`.
+//! copyset, whose leader or one of whose followers is killed with SIGKILL, or stopped with SIGSTOP
+//! until the load has ended. Needs the release binary:
+//! `cargo build --release -p ogive --bins --examples`, then `target/release/examples/failover`.
 #![allow(clippy::disallowed_methods)] // a shell: processes and waiting
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,14 +16,46 @@ use ogive_bench::{StopHandle, VolumeBench};
 use ogive_cli::local::{LocalCluster, Options, Part};
 use ogive_types::layout::copyset_slot;
 use ogive_types::{ChunkId, CopysetId};
+use rustix::process::Signal;
 
 const VOLUME: &str = "one";
-const BEFORE: Duration = Duration::from_millis(1500);
-const LOAD: Duration = Duration::from_secs(4);
+const BEFORE: Duration = Duration::from_millis(1000);
+const LOAD: Duration = Duration::from_millis(3500);
 const BOUND: Duration = Duration::from_secs(60);
 
+/// What happens to whom.
+#[derive(Clone, Copy)]
+struct Case {
+    leader: bool,
+    stops: bool,
+}
+
+impl Case {
+    const ALL: [Case; 4] = [
+        Case { leader: true, stops: false },
+        Case { leader: false, stops: false },
+        Case { leader: true, stops: true },
+        Case { leader: false, stops: true },
+    ];
+
+    fn is(self, word: &str) -> bool {
+        self.to_string().split(' ').any(|own| own == word)
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = if self.leader { "leader" } else { "follower" };
+        write!(f, "{who} {}", if self.stops { "stop" } else { "kill" })
+    }
+}
+
 fn main() -> anyhow::Result<()> {
-    let trials: usize = std::env::args().nth(1).map_or(Ok(10), |n| n.parse())?;
+    let mut words = std::env::args().skip(1);
+    let trials: usize = words.next().map_or(Ok(20), |n| n.parse())?;
+    let words: Vec<String> = words.collect();
+    let chosen = |case: &Case| words.iter().all(|word| case.is(word));
+    let cases: Vec<Case> = Case::ALL.into_iter().filter(chosen).collect();
     let exe = std::env::current_exe()?;
     let exe: PathBuf = exe.ancestors().nth(2).context("no build directory")?.join("ogive");
     let dir = std::env::temp_dir().join(format!("ogive-failover-{}", std::process::id()));
@@ -33,20 +66,19 @@ fn main() -> anyhow::Result<()> {
     cluster.start_gateway(1, &[VOLUME])?;
     let first = VolumeBench { ops: Some(1), ..load(&cluster)? };
     first.run(&StopHandle::new(), |_| {})?; // gives the volume its space
-    let mut gaps = [Vec::new(), Vec::new()];
-    for trial in 0..2 * trials {
-        let leader = trial % 2 == 0;
-        let gap = one(&mut cluster, leader)?;
-        println!(
-            "{:8} killed: longest gap {gap:7.1} ms",
-            if leader { "leader" } else { "follower" }
-        );
-        gaps[usize::from(!leader)].push(gap);
+    let mut gaps = vec![Vec::new(); cases.len()];
+    for _ in 0..trials {
+        for (case, gaps) in cases.iter().zip(&mut gaps) {
+            let gap = one(&mut cluster, *case)?;
+            println!("{:13}  longest gap {gap:7.1} ms", case.to_string());
+            gaps.push(gap);
+        }
     }
-    for (name, mut gaps) in ["leader", "follower"].into_iter().zip(gaps) {
+    for (case, mut gaps) in cases.iter().zip(gaps) {
         gaps.sort_by(f64::total_cmp);
-        let (median, most) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-        println!("{name}: {} trials, median {median:.1} ms, longest {most:.1} ms", gaps.len());
+        let (Some(most), median) = (gaps.last(), gaps.get(gaps.len() / 2)) else { continue };
+        let median = median.unwrap_or(most);
+        println!("{case}: {} trials, median {median:.1} ms, longest {most:.1} ms", gaps.len());
     }
     cluster.stop()?;
     Ok(std::fs::remove_dir_all(dir)?)
@@ -74,8 +106,8 @@ fn copyset(cluster: &LocalCluster) -> anyhow::Result<CopysetId> {
     Ok(segment[copyset_slot(chunk, segment.len())])
 }
 
-/// Kills the leader, or a follower, of the volume's copyset under load; the longest gap.
-fn one(cluster: &mut LocalCluster, leader: bool) -> anyhow::Result<f64> {
+/// The process that leads the volume's copyset, or one that follows.
+fn victim(cluster: &mut LocalCluster, leader: bool) -> anyhow::Result<Part> {
     let id = copyset(cluster)?;
     let status = cluster.wait_healthy(BOUND, |_| {})?;
     let copyset = status.copysets.iter().find(|c| c.id == id).context("no such copyset")?;
@@ -84,14 +116,25 @@ fn one(cluster: &mut LocalCluster, leader: bool) -> anyhow::Result<f64> {
     let victim = if leader { led } else { other.context("no follower")? };
     let zone = status.chunkservers.iter().find(|c| c.id == victim.server).map(|c| &c.zone);
     let number = zone.and_then(|z| z.strip_prefix("zone-")).context("a zone of this cluster")?;
-    let part = Part::Chunkserver(number.parse()?);
+    Ok(Part::Chunkserver(number.parse()?))
+}
+
+/// One trial under load; the longest gap.
+fn one(cluster: &mut LocalCluster, case: Case) -> anyhow::Result<f64> {
+    let part = victim(cluster, case.leader)?;
     let running = load(cluster)?.spawn(|_| {})?;
     std::thread::sleep(BEFORE);
-    cluster.kill(part)?;
+    match case.stops {
+        true => cluster.signal(part, Signal::STOP)?,
+        false => cluster.kill(part)?,
+    }
     let report = running.join()?;
+    match case.stops {
+        true => cluster.signal(part, Signal::CONT)?,
+        false => cluster.launch(part)?,
+    }
     if !report.is_ok() {
         bail!("the load found faults:\n{report}");
     }
-    cluster.launch(part)?;
     Ok(report.longest_gap_ms)
 }

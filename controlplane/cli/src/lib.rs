@@ -127,6 +127,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             BenchCommand::Volume(args) => command::bench::run(&args, json),
             BenchCommand::Rpc(args) => command::bench::rpc(&args, json),
             BenchCommand::Store(args) => command::bench::store(&args, json),
+            BenchCommand::Copyset(args) => command::bench::copyset(&args, json),
             BenchCommand::RpcPeer(args) => command::bench::rpc_peer(&args).map(done),
         },
         Command::Completions { shell } => command::manual::completions(shell).map(done),

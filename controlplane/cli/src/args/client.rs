@@ -137,6 +137,9 @@ pub enum BenchCommand {
     /// same one. Everything on it is lost.
     #[command(long_about = STORE_ABOUT, after_long_help = STORE_EXAMPLES)]
     Store(BenchStoreArgs),
+    /// Measure the replication core in one thread: processor time per committed operation and node,
+    /// and for idle copysets. `make bench-copyset` has raft-rs and openraft beside it.
+    Copyset(BenchCopysetArgs),
     /// The other end of `rpc`, which starts it.
     #[command(hide = true)]
     RpcPeer(BenchRpcPeerArgs),
@@ -306,6 +309,36 @@ pub struct BenchStoreArgs {
     /// Measure recovery, checkpoint and memory for so much mapped data; sizes separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "SIZES", value_parser = parse_size)]
     pub mapped: Vec<u64>,
+}
+
+/// Options of `ogive bench copyset`.
+#[derive(Clone, Debug, Args)]
+pub struct BenchCopysetArgs {
+    /// Numbers of copysets to spread operations over, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,1000", value_name = "NUMBERS",
+        value_parser = parse_copysets)]
+    pub groups: Vec<usize>,
+    /// Numbers of idle copysets, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_name = "NUMBERS",
+        value_parser = parse_copysets)]
+    pub idle: Vec<usize>,
+    /// Operations of one round.
+    #[arg(long, default_value_t = 200_000, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub operations: u64,
+    /// Rounds; figures are medians over them.
+    #[arg(long, default_value_t = 5, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub rounds: u16,
+}
+
+/// A number of copysets that fits into the memory of a laptop.
+fn parse_copysets(text: &str) -> Result<usize, String> {
+    let number: usize = text.trim().parse().map_err(|e| format!("{e}"))?;
+    match number {
+        1..=100_000 => Ok(number),
+        _ => Err("write a number from 1 to 100000".into()),
+    }
 }
 
 /// How the loop of `ogive bench store` waits.

@@ -6,8 +6,8 @@ mod device;
 mod roles;
 
 pub use client::{
-    BenchArgs, BenchCommand, BenchRpcArgs, BenchRpcPeerArgs, BenchStoreArgs, BenchVolumeArgs,
-    DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand, WaitArg,
+    BenchArgs, BenchCommand, BenchCopysetArgs, BenchRpcArgs, BenchRpcPeerArgs, BenchStoreArgs,
+    BenchVolumeArgs, DemoArgs, HwtestArgs, VolumeArgs, VolumeCommand, WaitArg,
 };
 pub use device::{DeviceArg, DeviceArgs, DeviceCommand};
 pub use roles::{ChunkserverArgs, FormatArgs, MdsArgs, NbdArgs, PollArg};

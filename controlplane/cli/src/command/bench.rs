@@ -1,16 +1,19 @@
 //! `ogive bench volume`: a load on one export; `store`: the engine on a device; `rpc`: the
-//! transports.
+//! transports; `copyset`: the replication core.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use ogive_bench::copyset::CopysetBench;
 use ogive_bench::rpc::{self, RpcBench};
 use ogive_bench::store::{StoreBench, StoreBenchError, Wait};
 use ogive_bench::{NbdUri, Pattern, Progress as Load, Stage, StopHandle, VolumeBench};
 
 use crate::Usage;
-use crate::args::{BenchRpcArgs, BenchRpcPeerArgs, BenchStoreArgs, BenchVolumeArgs, WaitArg};
+use crate::args::{
+    BenchCopysetArgs, BenchRpcArgs, BenchRpcPeerArgs, BenchStoreArgs, BenchVolumeArgs, WaitArg,
+};
 use crate::output::{self, bytes};
 use crate::progress::Progress;
 
@@ -97,6 +100,20 @@ pub fn store(args: &BenchStoreArgs, json: bool) -> anyhow::Result<ExitCode> {
         StoreBenchError::Spec(_) => anyhow::Error::new(Usage(error.to_string())),
         error => error.into(),
     })?;
+    output::print(json, &report, ToString::to_string)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Measures the replication core and prints the figures and the verdicts on the budgets.
+pub fn copyset(args: &BenchCopysetArgs, json: bool) -> anyhow::Result<ExitCode> {
+    let mut bench = CopysetBench::new();
+    bench.groups.clone_from(&args.groups);
+    bench.idle.clone_from(&args.idle);
+    bench.operations = args.operations;
+    bench.rounds = usize::from(args.rounds);
+    let mut progress = Progress::spinner("copyset");
+    let report = bench.run(&mut |line| progress.say(line));
+    progress.clear();
     output::print(json, &report, ToString::to_string)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,9 @@ use ogive_types::Layout;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::net::Host;
 use super::ports;
-use super::process::{Part, Process};
+use super::process::{Part, Process, Start};
 
 /// How to make a cluster.
 #[derive(Clone, Debug)]
@@ -43,6 +45,10 @@ pub struct Options {
     pub quick: bool,
     /// The processes outlive the one that started them.
     pub keep: bool,
+    /// Where parts run that do not share this machine's network.
+    pub hosts: BTreeMap<Part, Host>,
+    /// Environment of the processes, beside this one's: further options of theirs.
+    pub env: BTreeMap<String, String>,
 }
 
 impl Options {
@@ -60,6 +66,8 @@ impl Options {
             log: "info".to_owned(),
             quick: false,
             keep: false,
+            hosts: BTreeMap::new(),
+            env: BTreeMap::new(),
         }
     }
 }
@@ -172,9 +180,14 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// Says which volumes a gateway exports when it is launched.
+    pub fn will_export(&mut self, n: u32, volumes: &[&str]) {
+        self.exports.insert(n, volumes.iter().map(|v| (*v).to_owned()).collect());
+    }
+
     /// Starts a gateway for volumes, and waits for its socket.
     pub fn start_gateway(&mut self, n: u32, volumes: &[&str]) -> Result<(), LocalError> {
-        self.exports.insert(n, volumes.iter().map(|v| (*v).to_owned()).collect());
+        self.will_export(n, volumes);
         self.launch(Part::Gateway(n))?;
         self.wait_gateway(n)
     }
@@ -200,7 +213,15 @@ impl LocalCluster {
         let log = self.options.dir.join("log").join(format!("{part}.log"));
         let mut args = self.args(part);
         args.extend(["--log".to_owned(), self.options.log.clone()]);
-        let started = Process::start(part, &self.options.exe, &args, &log, self.options.keep);
+        let start = Start {
+            exe: &self.options.exe,
+            args: &args,
+            env: &self.options.env,
+            log: &log,
+            keep: self.options.keep,
+            host: self.options.hosts.get(&part),
+        };
+        let started = Process::start(part, &start);
         let process = started.map_err(LocalError::io(format!("cannot start {part}")))?;
         self.processes.insert(part, process);
         self.save_state()
@@ -230,7 +251,7 @@ impl LocalCluster {
                 let mut args = vec!["chunkserver".into(), "--mds".into(), mds.join(",")];
                 args.extend(["--device".into(), device, "--zone".into(), format!("zone-{n}")]);
                 args.extend(["--server".into(), format!("server-{n}")]);
-                args.extend(["--listen".into(), format!("127.0.0.1:{port}")]);
+                args.extend(["--listen".into(), format!("{}:{port}", self.address(part))]);
                 args.extend(["--transport".into(), self.options.transport.to_string()]);
                 args.extend(self.spin());
                 args
@@ -262,7 +283,16 @@ impl LocalCluster {
     /// Addresses of the metadata servers.
     pub fn mds_addresses(&self) -> Vec<String> {
         let ports = &self.ports[..self.options.mds as usize];
-        ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+        let parts = (1..).map(Part::Mds);
+        ports
+            .iter()
+            .zip(parts)
+            .map(|(port, part)| format!("{}:{port}", self.address(part)))
+            .collect()
+    }
+
+    fn address(&self, part: Part) -> Ipv4Addr {
+        self.options.hosts.get(&part).map_or(Ipv4Addr::LOCALHOST, |host| host.address)
     }
 
     fn chunkserver_port(&self, n: u32) -> u16 {

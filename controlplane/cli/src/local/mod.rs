@@ -5,6 +5,7 @@
 //! `cluster.json`, which names the processes so that a later command can find and stop them.
 
 mod cluster;
+pub mod net;
 mod ports;
 mod process;
 

@@ -1,16 +1,22 @@
 //! One process of a local cluster.
 #![allow(clippy::disallowed_methods)] // a shell: starts processes and waits for them
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
+
+use super::net::Host;
 
 /// Which part of the cluster a process is; numbers count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,6 +39,23 @@ impl fmt::Display for Part {
     }
 }
 
+/// How to start a process.
+pub struct Start<'a> {
+    /// The program.
+    pub exe: &'a Path,
+    /// Its arguments.
+    pub args: &'a [String],
+    /// Its environment, beside ours.
+    pub env: &'a BTreeMap<String, String>,
+    /// What its output is appended to.
+    pub log: &'a Path,
+    /// It outlives us; otherwise the kernel kills it when the calling thread ends, however that
+    /// comes about.
+    pub keep: bool,
+    /// Where it runs; on this machine's network by default.
+    pub host: Option<&'a Host>,
+}
+
 /// A running process. Dropping it kills it, unless it was detached.
 #[derive(Debug)]
 pub struct Process {
@@ -43,24 +66,30 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `exe` with `args`; its output is appended to `log`.
-    ///
-    /// With `keep` the process outlives us; otherwise the kernel kills it when the calling thread
-    /// ends, however that comes about.
-    pub fn start(
-        part: Part,
-        exe: &Path,
-        args: &[String],
-        log: &Path,
-        keep: bool,
-    ) -> io::Result<Process> {
-        let out = File::options().create(true).append(true).open(log)?;
-        let mut command = Command::new(exe);
-        command.args(args).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+    /// Starts a part.
+    pub fn start(part: Part, start: &Start<'_>) -> io::Result<Process> {
+        let out = File::options().create(true).append(true).open(start.log)?;
+        let mut command = Command::new(start.exe);
+        command
+            .args(start.args)
+            .envs(start.env)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out);
         // Signals from the terminal are for the one who started the cluster, who then ends it in
         // order.
         command.process_group(0);
-        if !keep {
+        if let Some(host) = start.host {
+            let namespace = Arc::clone(&host.namespace);
+            // SAFETY: between fork and exec only setns(2) is called, which is async-signal-safe.
+            unsafe {
+                command.pre_exec(move || {
+                    let network = Some(LinkNameSpaceType::Network);
+                    Ok(move_into_link_name_space(namespace.as_fd(), network)?)
+                });
+            }
+        }
+        if !start.keep {
             // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
             unsafe {
                 command.pre_exec(|| {
@@ -70,7 +99,7 @@ impl Process {
             }
         }
         let child = command.spawn()?;
-        Ok(Process { part, child, log: log.to_owned(), detached: false })
+        Ok(Process { part, child, log: start.log.to_owned(), detached: false })
     }
 
     /// Leaves it running when this value goes; only of use when it was started to be kept.
