@@ -14,9 +14,13 @@ OGIVE_STRESS ?= 1000000
 SECONDS_SIM ?= 30
 # Seconds of `make crash`.
 SECONDS ?= 60
+# How long `make chaos` goes on with fresh seeds, and the first of them.
+MINUTES ?=
+SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash mutants-store miri clean \
+.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash chaos \
+        mutants-store miri clean \
         unit doctest process-tests release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
@@ -54,6 +58,10 @@ sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
 
 crash: ## Power cuts and damage, fresh ones for SECONDS seconds, on stores alone
 	$(CARGO) run --release -q -p ogive-crash --bin ogive-crash -- --seconds $(SECONDS) $(ARGS)
+
+chaos: ## Real processes under faults for MINUTES minutes, a minute by default; SEED=N replays one
+	OGIVE_CHAOS_MINUTES=$(MINUTES) OGIVE_CHAOS_SEED=$(SEED) $(CARGO) test --release -p ogive $$(.ci/features) \
+	  --test chaos -- --nocapture
 
 mutants-store: ## Puts known bugs into the store and says how soon `make crash` notices
 	dataplane/store/tests/mutants/run.sh $(ARGS)

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use ogive_api::types::Health;
 use ogive_bench::{Report, Running, VolumeBench};
 use ogive_cli::local::{LocalCluster, Options, Part};
 use serde_json::Value;
@@ -72,6 +73,18 @@ impl TestCluster {
         if let Err(error) = healthy {
             panic!("{error}\n{}", self.logs());
         }
+    }
+
+    /// Kills a chunkserver and starts it again, once the metadata servers have missed it: what they
+    /// say of it from then on is of the new process.
+    pub fn restart_noticed(&mut self, n: u32) {
+        self.kill(Part::Chunkserver(n)).expect("it runs");
+        let missed = self
+            .cluster
+            .wait_until(SOON, "being missed", |status| status.health != Health::Healthy);
+        missed.expect("the status of a cluster without a chunkserver");
+        self.launch(Part::Chunkserver(n)).expect("it starts again");
+        self.healthy();
     }
 
     /// The chunkserver that leads most copysets, and one that leads fewest.
