@@ -2,6 +2,8 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)] // real processes, real failures
 
 mod common;
+#[path = "cluster/damage.rs"]
+mod damage;
 #[path = "cluster/moves.rs"]
 mod moves;
 #[path = "cluster/tokens.rs"]

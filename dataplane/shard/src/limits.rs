@@ -51,6 +51,9 @@ pub const REPAIR_RETRY_MAX: Duration = Duration::from_secs(10);
 /// Blocks that one step of a scrub reads: long enough for a disk to be efficient, short enough
 /// that a client's read behind it does not wait long.
 pub const SCRUB_BLOCKS: usize = 64;
+/// Pause after a lap that met no data: a shard that has just started shows its data only when it
+/// learns what is committed.
+pub const SCRUB_EMPTY_PAUSE: Duration = Duration::from_secs(1);
 /// Times that a step of a scrub gives way to other operations, a grid step each: under constant
 /// load it takes place nevertheless.
 pub const SCRUB_YIELDS_MAX: u32 = 20;

@@ -11,7 +11,7 @@ use ogive_store::ScrubCursor;
 use ogive_types::{BLOCK_BYTES, Time};
 
 use crate::calls::Token;
-use crate::limits::{SCRUB_BLOCKS, SCRUB_YIELDS_MAX, TIMER_GRID};
+use crate::limits::{SCRUB_BLOCKS, SCRUB_EMPTY_PAUSE, SCRUB_YIELDS_MAX, TIMER_GRID};
 use crate::report::ScrubReport;
 use crate::shard::{Shard, on_grid};
 
@@ -105,7 +105,11 @@ impl Shard {
                 let began = scrub.lap_began.take().expect("set above");
                 scrub.report.last_lap = now.since(began);
                 scrub.report.last_lap_bytes = scrub.report.lap_bytes;
-                scrub.next_at = on_grid(now + scrub.options.pause.max(TIMER_GRID));
+                let pause = match scrub.report.lap_bytes {
+                    0 => scrub.options.pause.min(SCRUB_EMPTY_PAUSE),
+                    _ => scrub.options.pause,
+                };
+                scrub.next_at = on_grid(now + pause.max(TIMER_GRID));
             }
         }
     }
