@@ -234,26 +234,39 @@ retries() {
     done | xargs
 }
 
-# Reads all that the tests run into the guest's memory. Idle time passes at once, so a server that
-# waited for the host to hand it a page of its program would be late by seconds, and its peers would
-# take it for dead. Here the guest is kept busy meanwhile.
-read_ahead() {
-    local file busy
+# Takes all that the tests run into the guest's memory: from the host, each opening of a file is a
+# question to it. Idle time passes at once, so a server that waited for the answer would be late by
+# seconds, and its peers would take it for dead. Here the guest is kept busy meanwhile.
+into_memory() {
+    local busy
     while :; do :; done &
     busy=$!
-    for file in "$OGIVE_BIN" ${OGIVE_UCX_TESTS:-} ${OGIVE_RPC_TESTS:-} \
-        $(command -v bash nbdcopy cmp grep sed tail cat cut sort head sleep timeout unshare setpriv \
-            tc ibv_devinfo ibv_rc_pingpong ucx_perftest); do
-        echo "$file"
-        ldd "$file" | grep -o '/[^ ]*'
-    done | sort -u | xargs cat /usr/lib/*/ucx/*.so* /usr/lib/*/libibverbs/*.so* >/dev/null
+    # A changed time has the overlay copy a file, or a link on the way to it, into its upper layer.
+    needed | sort -u >/run/needed
+    xargs -a /run/needed touch -c -h
+    xargs -a /run/needed realpath -e | xargs touch -c
+    # What is looked for and not found is remembered.
+    "$OGIVE_BIN" hwtest /run >/run/hwtest
+    nbdcopy --version >/run/nbdcopy
     kill $busy
     wait $busy 2>/dev/null
 }
 
+needed() {
+    local file
+    printf '%s\n' /bin /sbin /lib /lib64 /etc/{ld.so.cache,nsswitch.conf,passwd,group,hosts,host.conf}
+    printf '%s\n' /etc/libibverbs.d/* /usr/lib/*/{ucx,libibverbs}/*.so*
+    for file in "$OGIVE_BIN" ${OGIVE_UCX_TESTS:-} ${OGIVE_RPC_TESTS:-} /usr/lib/*/ucx/*.so \
+        /usr/lib/*/libibverbs/librxe-*.so $(command -v bash nbdcopy cmp grep sed tail cat cut sort head awk \
+            uniq sleep timeout unshare setpriv tc ibv_devinfo ibv_rc_pingpong ucx_perftest); do
+        echo "$file"
+        ldd "$file" | grep -o '/[^ ]*'
+    done
+}
+
 parts=("$@") failed=0 digests=$(mktemp)
 [ ${#parts[@]} -gt 0 ] || parts=(environment ucx cluster loss fallback)
-read_ahead
+into_memory
 for part in "${parts[@]}"; do
     run "$part" && continue
     failed=1
