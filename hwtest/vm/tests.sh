@@ -146,11 +146,18 @@ part_fallback() {
     # A place in the table of GIDs where none is.
     UCX_IB_GID_INDEX=200 start_gateway gateway-gid
     compare "over TCP, the GID being wrong"
+    stop gateway-gid
+    # Nothing arrives, and the gateway's own patience with a connection ends before RDMA's.
+    tc qdisc add dev nic$GATEWAY root netem loss 100%
+    start_gateway gateway-silent
+    compare "over TCP, RDMA being silent"
+    tc qdisc del dev nic$GATEWAY root
     tc qdisc del dev nic3 root
     log_says chunkserver-2 'path=tcp.*rdma: .*memlock'
     log_says chunkserver-3 'path=tcp.*rdma: .*not answer'
     log_says gateway 'path=tcp.*rdma: .*(unreachable|does not (start|offer))'
     log_says gateway-gid 'path=tcp.*rdma: .*(unreachable|does not (start|offer))'
+    log_says gateway-silent 'path=tcp.*rdma: .*not proved in the'
     grep -h -o 'path=tcp why=.*' "$dir"/{chunkserver-*,gateway*}.log | sort | uniq -c
 }
 
