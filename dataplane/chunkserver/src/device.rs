@@ -35,6 +35,9 @@ pub struct ChunkserverConfig {
     pub poll: PollMode,
     /// Bytes of buffers for each shard.
     pub buffer_bytes: usize,
+    /// Bytes of memory for the maps of each shard; what is beyond is read from the device when it
+    /// is needed.
+    pub map_bytes_max: usize,
     /// Timing of the copysets.
     pub timing: Timing,
     /// How to look for damage in the background; the rate is that of the device, which its shards
@@ -166,7 +169,11 @@ fn build(
     commands: queue::Receiver<Command>,
 ) -> Result<(ShardLoop, Endpoint), String> {
     let pool = Pool::new(config.buffer_bytes);
-    let options = StoreOptions { volatile_cache: file.volatile_cache(), ..StoreOptions::default() };
+    let options = StoreOptions {
+        volatile_cache: file.volatile_cache(),
+        map_bytes_max: config.map_bytes_max,
+        ..StoreOptions::default()
+    };
     let mut file = file;
     let store = Store::open(&mut file, label, shard, pool.clone(), options);
     let store = store.map_err(|e| e.to_string())?;

@@ -112,6 +112,9 @@ impl Shard {
             return false;
         }
         let scan = self.store.delta_scan(id, sender.base, cursor.clone(), DELTA_BLOCKS);
+        if scan.waits {
+            return false;
+        }
         sender.cursor = scan.next;
         let page = DeltaPage {
             term,

@@ -86,7 +86,7 @@ impl Shard {
             }
             CoreEffect::NeedDelta { to, .. } => self.ask_delta(id, to),
             CoreEffect::ReadReady { token, commit } => {
-                self.read_ready(id, Token(token), commit, out)
+                self.read_ready(id, Token(token), commit);
             }
             CoreEffect::ReadFailed { token, .. } => self.read_failed(id, Token(token), out),
         }
@@ -124,14 +124,14 @@ impl Shard {
         }
     }
 
-    fn read_ready(&mut self, id: CopysetId, token: Token, commit: Index, out: &mut Vec<Effect>) {
+    fn read_ready(&mut self, id: CopysetId, token: Token, commit: Index) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         if let Some(read) = group.reads.iter_mut().find(|r| r.token == token) {
             read.after = Some(commit.max(read.floor));
         }
         let applied = self.store.applied(id).index;
         for read in group.readable(applied) {
-            self.serve_read(id, read, out);
+            self.serve_read(id, read);
         }
     }
 

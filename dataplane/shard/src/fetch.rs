@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use ogive_buf::Buf;
-use ogive_store::{Damage, ReadError};
+use ogive_store::{Damage, PeerRead, ReadError};
 use ogive_types::message::{BlockVersion, Found, ReplicaReply, encode};
 use ogive_types::{BLOCK_BYTES, CopysetId};
 
@@ -37,10 +37,12 @@ impl Shard {
         out: &mut Vec<Effect>,
     ) {
         let applied = self.store.applied(copyset).index;
-        let reading = self.store.read_for_peer(token.0, copyset, blocks);
+        let PeerRead { here: reading, unknown } =
+            self.store.read_for_peer(token.0, copyset, blocks);
         let absent =
             |b: &BlockVersion| if b.index > applied { Found::Behind } else { Found::Newer };
         let mut found: Vec<Found> = blocks.iter().map(absent).collect();
+        unknown.into_iter().for_each(|at| found[at] = Found::Busy);
         reading.iter().for_each(|&at| found[at] = Found::Here);
         if reading.is_empty() {
             return self.answer_fetch(token, copyset, found, Vec::new(), out);

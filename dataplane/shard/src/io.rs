@@ -19,7 +19,7 @@ use ogive_copyset::{NotReadable, Role};
 use ogive_rpc::hello::Identity;
 use ogive_rpc::transport::{ConnId, Incoming};
 use ogive_store::AppendError;
-use ogive_types::message::{Fence, IoError, IoOp, IoReply, IoRequest, Op, decode, encode};
+use ogive_types::message::{Fence, IoError, IoOp, IoReply, IoRequest, Mapped, Op, decode, encode};
 use ogive_types::{BlockRange, ChunkId, CopysetId, Epoch, Time, block_sums};
 
 use crate::calls::Token;
@@ -189,7 +189,7 @@ impl Shard {
             Ok(state) => {
                 let after = state.commit.max(floor);
                 if self.store.applied(copyset).index >= after {
-                    self.serve_read(copyset, read, out);
+                    self.serve_read(copyset, read);
                 } else {
                     read.after = Some(after);
                     group.reads.push(read);
@@ -210,18 +210,10 @@ impl Shard {
     }
 
     /// A read whose turn has come.
-    pub(crate) fn serve_read(
-        &mut self,
-        copyset: CopysetId,
-        read: WaitingRead,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn serve_read(&mut self, copyset: CopysetId, read: WaitingRead) {
         match read.query {
             Query::Data { .. } => self.store.read(read.token.0, copyset, read.chunk, read.range),
-            Query::Map => {
-                let mapped = self.store.mapped(copyset, read.chunk, read.range);
-                self.calls.answer(read.token, encode(&IoReply::Map(mapped)), Vec::new(), out);
-            }
+            Query::Map => self.store.mapped(read.token.0, copyset, read.chunk, read.range),
         }
     }
 
@@ -240,6 +232,23 @@ impl Shard {
             Err(ogive_store::ReadError::Busy) => self.refuse(token, IoError::Busy, out),
             Err(error) => {
                 tracing::error!(%error, "read failed");
+                self.refuse(token, IoError::Unreadable, out);
+            }
+        }
+    }
+
+    /// The store found which blocks hold data.
+    pub(crate) fn answer_mapped(
+        &mut self,
+        token: Token,
+        result: Result<Vec<Mapped>, ogive_store::ReadError>,
+        out: &mut Vec<Effect>,
+    ) {
+        match result {
+            Ok(runs) => self.calls.answer(token, encode(&IoReply::Map(runs)), Vec::new(), out),
+            Err(ogive_store::ReadError::Busy) => self.refuse(token, IoError::Busy, out),
+            Err(error) => {
+                tracing::error!(%error, "the map cannot be read");
                 self.refuse(token, IoError::Unreadable, out);
             }
         }

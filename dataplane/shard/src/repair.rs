@@ -221,7 +221,7 @@ impl Shard {
             }
             let (id, block) = key;
             let nobody = self.repairs.jobs[&key].readers.is_empty();
-            if nobody && !self.store.shows(id, &block) {
+            if nobody && !self.store.may_show(id, &block) {
                 self.repairs.remove(key); // written over, trimmed, or its replica is gone
                 continue;
             }

@@ -330,11 +330,11 @@ impl Shard {
             group.core.replicate(now, &mut self.core_effects);
             self.run_core(id, now, out);
         }
-        self.apply_committed(id, out);
+        self.apply_committed(id);
         self.pump_deltas(id, now, out);
     }
 
-    fn apply_committed(&mut self, id: CopysetId, out: &mut Vec<Effect>) {
+    fn apply_committed(&mut self, id: CopysetId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let upto = group.core.applicable();
         if upto > self.store.applied(id).index {
@@ -344,7 +344,7 @@ impl Shard {
             let applied = |v| store.fence_of(id, v).unwrap_or_default();
             group.fences.retain(|&volume, (epoch, _)| applied(volume) < *epoch);
             for read in group.readable(upto) {
-                self.serve_read(id, read, out);
+                self.serve_read(id, read);
             }
         }
         let Some(group) = self.groups.get_mut(&id) else { return };

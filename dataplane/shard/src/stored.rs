@@ -25,6 +25,9 @@ impl Shard {
                 self.run_core(copyset, now, out);
             }
             StoreEvent::ReadDone { token, result } => self.read_ended(token, result, now, out),
+            StoreEvent::Mapped { token, result } => self.answer_mapped(Token(token), result, out),
+            // Deltas go on.
+            StoreEvent::MapRead { copyset } => drop(self.active.insert(copyset)),
             StoreEvent::DeltaPersisted { token, copyset } => {
                 let last = self.store.applied(copyset);
                 self.answer_delta(copyset, Token(token), true, last, out);

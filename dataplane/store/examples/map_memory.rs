@@ -1,17 +1,21 @@
 //! What maps take in memory for each GiB mapped, by how the data was written, counted by the
-//! allocator; and how long a store takes to open with so much mapped at random.
+//! allocator; what it takes to open a store with so much mapped; and the most that a checkpoint
+//! does in one step.
 //!
-//! `cargo run --release -p ogive-store --features sim --example map_memory -- [GiB]`
+//! `cargo run --release -p ogive-store --features sim --example map_memory -- [GiB [MiB of maps]]`
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ogive_buf::{Buf, Pool};
 use ogive_store::simdisk::SimDisk;
 use ogive_store::{
-    DiskDone, DiskOp, FormatOptions, Label, RegionIo, RegionLayout, Store, StoreOptions, format,
+    AppendError, DiskDone, DiskOp, FormatOptions, Label, RegionIo, RegionLayout, Store,
+    StoreOptions, format,
 };
 use ogive_types::message::Op;
 use ogive_types::{BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Index, Term, VolumeId, block_sums};
@@ -48,10 +52,14 @@ struct Sparse {
     len: u64,
     data: std::ops::Range<u64>,
     pages: BTreeMap<u64, Box<[u8; 4096]>>,
+    /// Reads, and their bytes.
+    read: Cell<(u64, u64)>,
 }
 
 impl RegionIo for Sparse {
     fn read_at(&self, addr: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        let (reads, bytes) = self.read.get();
+        self.read.set((reads + 1, bytes + buf.len() as u64));
         for (at, byte) in (addr..).step_by(4096).zip(buf.chunks_mut(4096)) {
             match self.pages.get(&(at / 4096)) {
                 Some(page) => byte.copy_from_slice(&page[..byte.len()]),
@@ -92,14 +100,44 @@ struct Bench {
     data: Buf,
     index: u64,
     random: u64,
+    /// Most operations, and bytes of them, that the store started at once while nothing but a
+    /// checkpoint was to be done.
+    step: (usize, usize),
 }
 
-fn options() -> StoreOptions {
-    StoreOptions { volatile_cache: false, retain_entries: 64, ..StoreOptions::default() }
+/// What is asked for.
+#[derive(Clone, Copy)]
+struct Args {
+    gib: u64,
+    map_bytes_max: usize,
+}
+
+impl Args {
+    fn parse(mut args: impl Iterator<Item = String>) -> Option<Args> {
+        let mut number = |default: u64| match args.next() {
+            None => Some(default),
+            Some(text) => text.parse().ok().filter(|n| (1..=1 << 20).contains(n)),
+        };
+        let (gib, mib) = (number(1)?, number(1 << 20)?);
+        Some(Args {
+            gib: Some(gib).filter(|&gib| gib <= 1024)?,
+            map_bytes_max: (mib << 20) as usize,
+        })
+    }
+
+    fn options(&self) -> StoreOptions {
+        StoreOptions {
+            volatile_cache: false,
+            retain_entries: 64,
+            map_bytes_max: self.map_bytes_max,
+            ..StoreOptions::default()
+        }
+    }
 }
 
 impl Bench {
-    fn new(gib: u64) -> Bench {
+    fn new(args: Args) -> Bench {
+        let gib = args.gib;
         // The label is made on a small part, the rest is never touched by it.
         let len = (gib + gib / 8 + 2) << 30;
         let mut disk = SimDisk::new(len, 512);
@@ -114,13 +152,13 @@ impl Bench {
         let label = format(&mut disk, &how, &mut |_, _| ()).expect("it fits");
         let layout: RegionLayout = label.regions()[0].layout().expect("just formatted");
         let data = layout.data_start..layout.end();
-        let mut device = Sparse { len, data, pages: BTreeMap::new() };
+        let mut device = Sparse { len, data, pages: BTreeMap::new(), read: Cell::default() };
         let pool = Pool::new(256 << 20);
-        let mut store =
-            Store::open(&mut device, &label, 0, pool.clone(), options()).expect("a new region");
+        let mut store = Store::open(&mut device, &label, 0, pool.clone(), args.options())
+            .expect("a new region");
         store.create_replica(ID, &[]);
         let data = pool.alloc_zeroed(256 * BLOCK_BYTES).expect("memory").freeze();
-        Bench { device, label, pool, store, data, index: 0, random: 1 }
+        Bench { device, label, pool, store, data, index: 0, random: 1, step: (0, 0) }
     }
 
     /// Ends what the store starts.
@@ -131,19 +169,37 @@ impl Bench {
             if ops.is_empty() {
                 break;
             }
-            for op in ops.drain(..) {
-                if let DiskOp::Write { mut addr, ref bufs, .. } = op {
-                    for buf in bufs {
-                        self.device.write_at(addr, buf).expect("in memory");
-                        addr += buf.len() as u64;
-                    }
-                }
-                self.store.complete(DiskDone { id: op.id(), result: Ok(None) });
-            }
+            let bytes = |op: &DiskOp| match op {
+                DiskOp::Write { bufs, .. } => bufs.iter().map(|buf| buf.len()).sum(),
+                DiskOp::Read { buf, .. } => buf.len(),
+                DiskOp::Flush { .. } => 0,
+            };
+            let all: usize = ops.iter().map(bytes).sum();
+            self.step = (self.step.0.max(ops.len()), self.step.1.max(all));
+            ops.drain(..).for_each(|op| self.end(op));
         }
         self.store.poll_events(&mut Vec::new());
         self.store.apply(ID, Index(self.index));
         self.store.release(ID, Index(self.index));
+    }
+
+    fn end(&mut self, op: DiskOp) {
+        let id = op.id();
+        let result = match op {
+            DiskOp::Write { mut addr, bufs, .. } => {
+                for buf in bufs {
+                    self.device.write_at(addr, &buf).expect("in memory");
+                    addr += buf.len() as u64;
+                }
+                None
+            }
+            DiskOp::Read { addr, mut buf, .. } => {
+                self.device.read_at(addr, &mut buf).expect("in memory");
+                Some(buf)
+            }
+            DiskOp::Flush { .. } => None,
+        };
+        self.store.complete(DiskDone { id, result: Ok(result) });
     }
 
     fn write(&mut self, block: u64, blocks: u16) {
@@ -153,7 +209,14 @@ impl Bench {
         let range = BlockRange::new(start, blocks).expect("within the chunk");
         let data = self.data.slice(0..range.bytes());
         let op = Op::Write { chunk, range, sums: block_sums(&data) };
-        self.store.append(ID, Index(self.index), Term(1), op, Some(data)).expect("there is room");
+        let index = Index(self.index);
+        while let Err(error) = self.store.append(ID, index, Term(1), op.clone(), Some(data.clone()))
+        {
+            assert_eq!(error, AppendError::Busy, "there is room");
+            self.index -= 1;
+            self.finish();
+            self.index += 1;
+        }
         if self.index.is_multiple_of(32) {
             self.finish();
         }
@@ -171,8 +234,8 @@ impl Bench {
     /// Every block once, in a scattered order.
     fn scattered(&mut self, gib: u64) {
         let blocks = Self::blocks(gib);
-        // Odd, so that it passes all blocks when their number is a power of two.
-        (0..blocks).for_each(|n| self.write(n.wrapping_mul(0x9e37_79b9) % blocks, 1));
+        // A prime, so that it passes all blocks.
+        (0..blocks).for_each(|n| self.write(n.wrapping_mul(0x9e37_79b1) % blocks, 1));
     }
 
     /// Some blocks at random over what is there.
@@ -186,6 +249,7 @@ impl Bench {
 
     fn rest(&mut self) {
         self.finish();
+        self.step = (0, 0);
         self.store.start_checkpoint();
         self.finish();
     }
@@ -197,34 +261,45 @@ fn cpu() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn report(name: &str, gib: u64, work: impl FnOnce(&mut Bench)) {
-    let mut bench = Bench::new(gib);
+fn report(name: &str, args: Args, work: impl FnOnce(&mut Bench)) {
+    let mut bench = Bench::new(args);
     work(&mut bench);
     bench.rest();
-    let stats = bench.store.stats();
-    let Bench { mut device, label, pool, store, .. } = bench;
+    let Bench { mut device, label, pool, store, step, .. } = bench;
     drop(store);
+    device.read.set((0, 0));
     let (before, start) = (TAKEN.load(Ordering::Relaxed), cpu());
-    let store = Store::open(&mut device, &label, 0, pool.clone(), options()).expect("it is whole");
+    let store = Store::open(&mut device, &label, 0, pool.clone(), args.options());
+    let store = store.expect("it is whole");
     let (taken, time) = (TAKEN.load(Ordering::Relaxed) - before, cpu() - start);
-    let gib_mapped = stats.blocks_mapped as f64 / (1 << 18) as f64;
+    let (stats, (reads, bytes)) = (store.stats(), device.read.get());
+    let gib = stats.blocks_mapped as f64 / (1 << 18) as f64;
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     println!(
-        "{name}: {:.2} GiB mapped, mappings {:.2} MiB per GiB ({:.2} B per block), \
-         opened in {:.2} s of processor time, after which the store has {:.2} MiB per GiB",
-        gib_mapped,
-        store.stats().map_bytes as f64 / gib_mapped / (1 << 20) as f64,
-        store.stats().map_bytes as f64 / stats.blocks_mapped as f64,
+        "{name}: {gib:.2} GiB mapped, mappings {:.2} MiB per GiB ({:.2} B per block); opened in \
+         {:.2} s of processor time with {reads} reads of {:.0} MiB, after which the store has \
+         {:.2} MiB per GiB; a step of the checkpoint started at most {} operations of {:.2} MiB",
+        mib(stats.map_bytes as usize) / gib,
+        stats.map_bytes as f64 / stats.blocks_mapped as f64,
         time.as_secs_f64(),
-        taken as f64 / gib_mapped / (1 << 20) as f64,
+        mib(bytes as usize),
+        mib(taken) / gib,
+        step.0,
+        mib(step.1),
     );
 }
 
-fn main() {
-    let gib = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1u64);
-    report("sequential", gib, |bench| bench.sequential(gib));
-    report("random 4 KiB", gib, |bench| bench.scattered(gib));
-    report("sequential, a tenth of it overwritten at random", gib, |bench| {
+fn main() -> ExitCode {
+    let Some(args) = Args::parse(std::env::args().skip(1)) else {
+        eprintln!("usage: map_memory [GiB, up to 1024 [MiB of maps in memory]]");
+        return ExitCode::from(2);
+    };
+    let gib = args.gib;
+    report("sequential", args, |bench| bench.sequential(gib));
+    report("random 4 KiB", args, |bench| bench.scattered(gib));
+    report("sequential, a tenth of it overwritten at random", args, |bench| {
         bench.sequential(gib);
         bench.overwrite(gib, Bench::blocks(gib) / 10);
     });
+    ExitCode::SUCCESS
 }

@@ -21,6 +21,7 @@
 //! | 64 | .. | records, then zeroes to the end of the sector |
 
 use crate::codec::{Reader, Writer};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_SHARE, UNPERSISTED_BYTES_MAX, UNPERSISTED_SHARE};
 
 pub(crate) const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 4] = *b"OGLB";
@@ -98,6 +99,16 @@ pub(crate) fn batch_bytes(records_bytes: usize, sector: u32) -> u64 {
     ((HEADER_BYTES + records_bytes) as u64).next_multiple_of(u64::from(sector))
 }
 
+/// Most bytes of a batch in a ring of so many bytes, unless a single record is longer.
+pub(crate) fn batch_bytes_max(log_bytes: u64) -> usize {
+    BATCH_BYTES_MAX.min((log_bytes / BATCH_SHARE) as usize)
+}
+
+/// No batch is sealed while more bytes than this lie between the persisted mark and the head.
+pub(crate) fn unpersisted_max(log_bytes: u64) -> u64 {
+    UNPERSISTED_BYTES_MAX.min(log_bytes / UNPERSISTED_SHARE)
+}
+
 /// Where the next batch of `bytes` goes: at the head, or at the ring's beginning when it would
 /// wrap.
 pub(crate) fn place(head: u64, bytes: u64, log_bytes: u64) -> u64 {
@@ -108,6 +119,7 @@ pub(crate) fn place(head: u64, bytes: u64, log_bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::golden::golden;
 
     fn sample() -> (Header, Vec<u8>) {
         let mut header = Header {
@@ -143,7 +155,8 @@ mod tests {
 
     #[test]
     fn the_format_stays() {
-        assert_eq!(sample().0.crc, 4_280_287_037, "a changed format needs a new version");
+        assert_eq!(sample().0.crc, 4_280_287_037, "as version 1 wrote it");
+        golden("batch", &sample().1);
     }
 
     #[test]

@@ -7,11 +7,10 @@ use ogive_types::message::{DeltaChunk, DeltaExtent, DeltaPage};
 use ogive_types::{BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Epoch, Index, LogPos, VolumeId};
 
 use crate::codec::Writer;
-use crate::entries::unmapped;
 use crate::limits::DROPPED_CHUNKS_MAX;
-use crate::map::{Map, Mapping};
+use crate::map::{Map, Mapping, PAGE_BLOCKS, PageKey};
 use crate::record::{Extent, Piece, Record, encode_delta};
-use crate::replica::{Replaced, Replica, drop_volume, fence};
+use crate::replica::{Gone, Replica, drop_volume, fence};
 use crate::store::{AppendError, Store};
 use crate::writer::{Notify, Seq, covered};
 
@@ -47,11 +46,15 @@ pub struct DeltaScan {
     pub through: Option<ChunkId>,
     /// Where to go on; `None` at the end.
     pub next: Option<DeltaCursor>,
+    /// Nothing was found because a page of the map must be read first: to be asked again from the
+    /// same place after [`crate::StoreEvent::MapRead`].
+    pub waits: bool,
 }
 
 impl Store {
     /// Finds blocks that entries after `newer_than` wrote or trimmed, from a cursor on, at most
-    /// `blocks_max` with data.
+    /// `blocks_max` with data. Ends early, perhaps with nothing found, where a page of the map must
+    /// be read first.
     pub fn delta_scan(
         &self,
         id: CopysetId,
@@ -60,7 +63,7 @@ impl Store {
         blocks_max: usize,
     ) -> DeltaScan {
         let after = cursor.after;
-        let end = DeltaScan { chunks: Vec::new(), after, through: None, next: None };
+        let end = DeltaScan { chunks: Vec::new(), after, through: None, next: None, waits: false };
         let Some(replica) = self.replicas.get(&id) else { return end };
         let mut chunks: Vec<DeltaChunk> = Vec::new();
         let (mut blocks, mut extents) = (0, 0);
@@ -76,15 +79,17 @@ impl Store {
             extents += found.len();
             blocks += found.iter().map(|e| e.sums.len()).sum::<usize>();
             chunks.push(DeltaChunk { chunk, extents: found });
-            if let Some(block) = stopped_at {
+            if let Some(Stop { block, page }) = stopped_at {
+                page.into_iter().for_each(|key| self.wish(id, key));
+                let waits = page.is_some() && extents == 0;
                 let next = Some(DeltaCursor { after: done, part: Some((chunk, block)) });
                 let through = Some(done.unwrap_or(BEFORE_ALL));
-                return DeltaScan { chunks, after, through, next };
+                return DeltaScan { chunks, after, through, next, waits };
             }
             done = Some(chunk);
             if chunks.len() >= ITEMS_MAX || extents >= ITEMS_MAX || blocks >= blocks_max {
                 let next = Some(DeltaCursor { after: done, part: None });
-                return DeltaScan { chunks, after, through: done, next };
+                return DeltaScan { chunks, after, through: done, next, waits: false };
             }
         }
         DeltaScan { chunks, ..end }
@@ -180,12 +185,11 @@ impl Store {
     fn take_pieces(&mut self, id: CopysetId, dropped: &[ChunkId], pieces: Vec<Piece>) {
         let replica = self.replicas.get_mut(&id).expect("the caller looked");
         let before = replica.map.pages();
-        let mut taken = Taken::default();
-        take_in(replica, dropped, &pieces, &mut taken);
+        let mut gone = Gone::default();
+        take_in(replica, dropped, &pieces, &mut gone);
         self.pages = self.pages + replica.map.pages() - before;
-        self.checkpoint.dropped_slots.extend(taken.slots);
-        taken.unused.into_iter().for_each(|place| self.space.give(place));
-        self.free_replaced(id, &mut taken.replaced);
+        self.free_gone(id, &mut gone);
+        self.fetch_wanted(id);
     }
 
     /// Restarts a replica's log behind `upto`, the end of a delta.
@@ -198,21 +202,23 @@ impl Store {
         fences: &[(VolumeId, Epoch)],
     ) {
         self.log_hints();
+        self.about_to_change(id);
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         let (born, applied) = (replica.born, replica.applied.index);
         assert!(upto.index > applied, "{id}: a delta leads forward");
         let mut freed = std::mem::take(&mut replica.truncated);
         let entries = std::mem::take(&mut replica.entries);
-        freed.extend(entries.iter().flat_map(|entry| unmapped(replica, entry)));
+        for (index, entry) in (replica.first().0..).zip(&entries) {
+            freed.extend(entry.unmapped(Index(index) <= applied));
+        }
         if replica.reset.0 <= self.log.persisted_seq() {
             replica.reset.1 = applied;
         }
         replica.reset.0 = self.log.next_seq();
         let (first, pages_before) = (replica.first().0, replica.map.pages());
-        let mut taken = Taken::default();
-        reset(replica, upto, fences, &mut taken);
+        let mut gone = Gone::default();
+        reset(replica, upto, fences, &mut gone);
         self.pages = self.pages + replica.map.pages() - pages_before;
-        self.checkpoint.dropped_slots.extend(taken.slots);
         for (index, entry) in (first..).zip(entries) {
             self.entry_gone(entry, Index(index) > applied);
         }
@@ -220,19 +226,8 @@ impl Store {
         let seq = self.log_record(&Record::Reset { copyset: id, upto, fences });
         self.log.notify(seq, Notify::Reset { token, copyset: id, born });
         freed.into_iter().for_each(|place| self.space.give(place));
-        self.free_replaced(id, &mut taken.replaced);
+        self.free_gone(id, &mut gone);
     }
-}
-
-/// What is left over when a map takes in a delta.
-#[derive(Default)]
-pub(crate) struct Taken {
-    /// Blocks that were replaced.
-    replaced: Replaced,
-    /// Places of pieces that were older than what is there.
-    unused: Vec<u32>,
-    /// Slots of pages that are gone.
-    slots: Vec<u32>,
 }
 
 /// Drops chunks, then puts the pieces of a delta into a map.
@@ -240,13 +235,11 @@ pub(crate) fn take_in(
     replica: &mut Replica,
     dropped: &[ChunkId],
     pieces: &[Piece],
-    taken: &mut Taken,
+    gone: &mut Gone,
 ) {
     let map = &mut replica.map;
     for &chunk in dropped {
-        let (blocks, gone) = map.remove(chunk);
-        taken.replaced.extend(blocks.into_iter().map(|(block, old)| (chunk, block, old)));
-        taken.slots.extend(gone);
+        gone.chunk(chunk, map.remove(chunk));
     }
     for Piece { chunk, range, index, stored } in pieces {
         // A page may have been under way when its volume was deleted here.
@@ -258,19 +251,19 @@ pub(crate) fn take_in(
             // Remembered even where there is no page: older entries may be applied after this.
             for block in range.iter() {
                 let old = map.set(*chunk, block, Mapping::trimmed(*index));
-                taken.replaced.extend(old.map(|old| (*chunk, block, old)));
+                gone.replaced.extend(old.map(|old| (*chunk, block, old)));
             }
             continue;
         };
         let places = extents.iter().flat_map(|e| e.iter());
         if deleted {
-            taken.unused.extend(places);
+            gone.unused.extend(places);
             continue;
         }
         for ((block, place), &sum) in range.iter().zip(places).zip(sums) {
             match map.set(*chunk, block, Mapping::stored(place, sum, *index)) {
-                Some(old) => taken.replaced.push((*chunk, block, old)),
-                None => taken.unused.push(place),
+                Some(old) => gone.replaced.push((*chunk, block, old)),
+                None => gone.unused.push(place),
             }
         }
     }
@@ -281,7 +274,7 @@ pub(crate) fn reset(
     replica: &mut Replica,
     upto: LogPos,
     fences: &[(VolumeId, Epoch)],
-    taken: &mut Taken,
+    gone: &mut Gone,
 ) {
     replica.prev = upto;
     replica.applied = upto;
@@ -290,7 +283,7 @@ pub(crate) fn reset(
         fence(&mut replica.fences, volume, epoch);
         if epoch == Epoch(u64::MAX) {
             // Its deletion is behind us and will not be applied any more.
-            drop_volume(&mut replica.map, volume, &mut taken.replaced, &mut taken.slots);
+            drop_volume(&mut replica.map, volume, gone);
         }
     }
 }
@@ -303,24 +296,55 @@ struct ChunkScan {
     extents_left: usize,
 }
 
+/// Where a scan stopped within a chunk.
+struct Stop {
+    block: u16,
+    /// The page that must be read first, if it is that.
+    page: Option<PageKey>,
+}
+
 impl ChunkScan {
-    /// The extents found, and where the scan stopped when there was too much.
-    fn run(self, map: &Map, chunk: ChunkId) -> (Vec<DeltaExtent>, Option<u16>) {
+    /// The extents found, and where the scan stopped when there was too much, or at a page that is
+    /// not in memory.
+    fn run(self, map: &Map, chunk: ChunkId) -> (Vec<DeltaExtent>, Option<Stop>) {
         let mut found: Vec<DeltaExtent> = Vec::new();
         let mut blocks = 0;
-        let changed = map.blocks(chunk);
-        let changed = changed.filter(|(b, m)| *b >= self.from && m.index > self.newer_than);
-        for (block, mapping) in changed {
+        let pages = map.pages_in(chunk).filter(|(_, page)| page.newest > self.newer_than);
+        for (number, page) in pages {
+            let first = u16::from(number) * PAGE_BLOCKS;
+            let block = first.max(self.from);
+            if block >= first + PAGE_BLOCKS {
+                continue;
+            }
+            if page.out {
+                return (found, Some(Stop { block, page: Some((chunk, number)) }));
+            }
+            let scanned = (block..first + PAGE_BLOCKS).map(|block| (block, page.get(block)));
+            if let Some(block) = self.add(&mut found, &mut blocks, scanned) {
+                return (found, Some(Stop { block, page: None }));
+            }
+        }
+        (found, None)
+    }
+
+    /// Adds the changed ones of these blocks; where it stopped when there was too much.
+    fn add(
+        &self,
+        found: &mut Vec<DeltaExtent>,
+        blocks: &mut usize,
+        scanned: impl Iterator<Item = (u16, Mapping)>,
+    ) -> Option<u16> {
+        for (block, mapping) in scanned.filter(|(_, m)| m.index > self.newer_than) {
             let mapped = mapping.block().is_some();
-            if mapped && blocks == self.blocks_left {
-                return (found, Some(block));
+            if mapped && *blocks == self.blocks_left {
+                return Some(block);
             }
             let joins = found.last().is_some_and(|e: &DeltaExtent| {
                 e.range.end() == block && e.index == mapping.index && e.sums.is_empty() != mapped
             });
             if !joins {
                 if found.len() == self.extents_left {
-                    return (found, Some(block));
+                    return Some(block);
                 }
                 let range = BlockRange::new(block, 1).expect("a block of a chunk");
                 found.push(DeltaExtent { range, index: mapping.index, sums: Vec::new() });
@@ -330,9 +354,9 @@ impl ChunkScan {
             extent.range = BlockRange::new(extent.range.start(), len).expect("within the chunk");
             if mapped {
                 extent.sums.push(mapping.sum);
-                blocks += 1;
+                *blocks += 1;
             }
         }
-        (found, None)
+        None
     }
 }

@@ -3,14 +3,17 @@
 //!
 //! | part | fields (little endian, one after the other) |
 //! |---|---|
-//! | head | magic `OGDR` · version u32 · region u64 · n * replica · n * page |
+//! | head | magic `OGDR` · version u32 · region u64 · n * replica · chunks, the last with 0 pages and nothing else |
 //! | replica | copyset u32 · bytes u32 · state · applied at the end u64 |
 //! | state | applied index u64 · applied term u64 · term u64 · voted u8 · shard · n * shard (members) · n * (volume u64 · epoch u64) · n * (bytes u32 · Entry record) |
-//! | page | copyset u32 · volume u64 · chunk u32 · number u8 · slot u32 · checksum u32 |
+//! | chunk | pages u32 · copyset u32 · volume u64 · chunk u32 · sn u64 (0: the volume as it is) · pages * page |
+//! | page | number u8 · slot u32 · checksum u32 |
+//!
+//! In versions 1 and 2, instead of the chunks: n * (copyset u32 · volume u64 · chunk u32 · number
+//! u8 · slot u32 · checksum u32, which version 1 does not have).
 //!
 //! The checksum of a page is what its bytes begin with. It binds the place to this very version: an
-//! older one of the same page (its write was lost, or went elsewhere) is whole in itself. Version 1
-//! does not have it.
+//! older one of the same page (its write was lost, or went elsewhere) is whole in itself.
 //!
 //! The superblock has its length and checksum. Why the applied index is there twice: the pages were
 //! written while entries were applied. Recovery starts from the state at the checkpoint's start,
@@ -26,6 +29,10 @@ use crate::replica::{HardState, Replica};
 use crate::superblock::{VERSION, VERSION_MIN};
 
 const MAGIC: [u8; 4] = *b"OGDR";
+const CHUNK_HEAD_BYTES: usize = 28;
+const PAGE_PLACE_BYTES: usize = 9;
+/// Bytes of a page's place in version 1; version 2 adds its checksum.
+const PLACE_BYTES_V1: usize = 21;
 
 /// State of a replica at a checkpoint's start.
 #[derive(Debug, PartialEq)]
@@ -56,11 +63,6 @@ impl PagePlace {
         self.sum.is_none_or(|sum| sum == page_sum(bytes)).then_some(page)
     }
 }
-
-/// Bytes of a page's place.
-const PLACE_BYTES: usize = 25;
-/// And in version 1.
-const PLACE_BYTES_V1: usize = 21;
 
 /// Encodes the state of a replica.
 pub(crate) fn encode_state(id: CopysetId, replica: &Replica) -> Vec<u8> {
@@ -97,18 +99,23 @@ fn write_shard(w: &mut Writer, shard: ShardAddr) {
     w.u16(shard.shard);
 }
 
-/// Bytes of a directory with these states and so many pages, rounded up as it is written.
-pub(crate) fn size_max<'a>(states: impl Iterator<Item = &'a [u8]>, pages: usize) -> u64 {
-    let states: usize = states.map(|state| state.len() + 16).sum();
-    ((24 + states + pages * PLACE_BYTES) as u64).next_multiple_of(4096)
+/// Bytes that the state of a replica takes at the most, with so many bytes of records that are not
+/// applied.
+pub(crate) fn state_max(replica: &Replica) -> usize {
+    let unapplied = replica.last().index.0 - replica.applied.index.0;
+    64 + 6 * replica.members.len() + 16 * replica.fences.len() + 4 * unapplied as usize
 }
 
-/// Encodes a directory from states made with `encode_state` and the applied indexes of now.
-pub(crate) fn encode(
-    region: u64,
-    states: &[(CopysetId, Vec<u8>, Index)],
-    pages: &[PagePlace],
-) -> Vec<u8> {
+/// Bytes of a directory with so many bytes of states, and so many pages, rounded up as it is
+/// written.
+pub(crate) fn size_max(states: usize, pages: usize) -> u64 {
+    let each = CHUNK_HEAD_BYTES + PAGE_PLACE_BYTES;
+    ((24 + states + pages * each) as u64).next_multiple_of(4096)
+}
+
+/// Encodes the head of a directory, from states made with `encode_state` and the applied indexes of
+/// now.
+pub(crate) fn encode_head(region: u64, states: &[(CopysetId, Vec<u8>, Index)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let w = &mut Writer(&mut bytes);
     w.0.extend_from_slice(&MAGIC);
@@ -121,31 +128,60 @@ pub(crate) fn encode(
         w.0.extend_from_slice(state);
         w.u64(applied_at_end.0);
     }
-    w.count(pages.len());
-    for place in pages {
-        let (chunk, number) = place.key;
-        w.u32(place.copyset.0);
-        w.u64(chunk.volume.0);
-        w.u32(chunk.number);
-        w.u8(number);
-        w.u32(place.slot);
-        w.u32(place.sum.expect("known of every page in memory"));
-    }
     bytes
+}
+
+/// Encodes where the pages of a chunk lie, each with its number, slot and checksum; nothing when
+/// there are none.
+pub(crate) fn encode_chunk(
+    bytes: &mut Vec<u8>,
+    copyset: CopysetId,
+    chunk: ChunkId,
+    places: impl Iterator<Item = (u8, u32, u32)>,
+) {
+    let start = bytes.len();
+    let w = &mut Writer(bytes);
+    w.u32(0);
+    w.u32(copyset.0);
+    w.u64(chunk.volume.0);
+    w.u32(chunk.number);
+    w.u64(0);
+    let mut pages = 0u32;
+    for (number, slot, sum) in places {
+        w.u8(number);
+        w.u32(slot);
+        w.u32(sum);
+        pages += 1;
+    }
+    match pages {
+        0 => bytes.truncate(start),
+        _ => bytes[start..start + 4].copy_from_slice(&pages.to_le_bytes()),
+    }
+}
+
+/// Encodes that no chunk follows.
+pub(crate) fn encode_end(bytes: &mut Vec<u8>) {
+    Writer(bytes).u32(0);
 }
 
 /// Decodes a directory whose checksum was right.
 pub(crate) fn decode(bytes: &[u8], region: u64) -> Result<(Vec<State>, Vec<PagePlace>), Malformed> {
     let r = &mut Reader(bytes);
     let (magic, version) = (r.bytes(4)?, r.u32()?);
-    if magic != MAGIC || !(VERSION_MIN..=VERSION).contains(&version) || r.u64()? != region {
+    let known = (VERSION_MIN..=VERSION).contains(&version);
+    if magic != MAGIC || !known || r.u64()? != region {
         return Err(Malformed);
     }
-    let has_sums = version > 1;
     let n = r.count(16)?;
     let states = (0..n).map(|_| decode_state(r)).collect::<Result<_, _>>()?;
-    let n = r.count(if has_sums { PLACE_BYTES } else { PLACE_BYTES_V1 })?;
-    let pages = (0..n).map(|_| decode_page(r, has_sums)).collect::<Result<_, _>>()?;
+    let pages = match version {
+        1 | 2 => {
+            let has_sums = version > 1;
+            let n = r.count(PLACE_BYTES_V1 + if has_sums { 4 } else { 0 })?;
+            (0..n).map(|_| decode_page(r, has_sums)).collect::<Result<_, _>>()?
+        }
+        _ => decode_chunks(r)?,
+    };
     if !r.is_empty() {
         return Err(Malformed);
     }
@@ -183,6 +219,29 @@ fn decode_entry(s: &mut Reader) -> Result<Record, Malformed> {
     whole.then_some(entry).ok_or(Malformed)
 }
 
+fn decode_chunks(r: &mut Reader) -> Result<Vec<PagePlace>, Malformed> {
+    let mut places = Vec::new();
+    loop {
+        let pages = r.u32()?;
+        if pages == 0 {
+            return Ok(places);
+        }
+        let copyset = CopysetId(r.u32()?);
+        let chunk = ChunkId { volume: VolumeId(r.u64()?), number: r.u32()? };
+        if r.u64()? != 0 {
+            return Err(Malformed); // a snapshot's, of a version to come
+        }
+        for _ in 0..pages {
+            let (number, slot, sum) = (r.u8()?, r.u32()?, Some(r.u32()?));
+            if usize::from(number) >= PAGES {
+                return Err(Malformed);
+            }
+            places.push(PagePlace { copyset, key: (chunk, number), slot, sum });
+        }
+    }
+}
+
+/// Of versions 1 and 2.
 fn decode_page(r: &mut Reader, has_sum: bool) -> Result<PagePlace, Malformed> {
     let copyset = CopysetId(r.u32()?);
     let chunk = ChunkId { volume: VolumeId(r.u64()?), number: r.u32()? };
@@ -190,4 +249,79 @@ fn decode_page(r: &mut Reader, has_sum: bool) -> Result<PagePlace, Malformed> {
     let sum = if has_sum { Some(r.u32()?) } else { None };
     let place = PagePlace { copyset, key: (chunk, number), slot, sum };
     (usize::from(number) < PAGES).then_some(place).ok_or(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use ogive_types::message::Op;
+    use ogive_types::{BlockRange, BlockSum, ChunkserverId};
+
+    use super::*;
+    use crate::golden::golden;
+    use crate::record::Extent;
+    use crate::replica::LogEntry;
+
+    const REGION: u64 = 77;
+    const ID: CopysetId = CopysetId(4);
+
+    fn chunk(number: u32) -> ChunkId {
+        ChunkId { volume: VolumeId(9), number }
+    }
+
+    /// A replica with one entry that is not applied.
+    fn replica() -> Replica {
+        let member = |n| ShardAddr { server: ChunkserverId(n), shard: 1 };
+        let mut replica = Replica::new(vec![member(1), member(2)], 0, &Rc::default());
+        replica.hard = HardState { term: Term(3), voted_for: Some(member(2)) };
+        replica.prev = LogPos { term: Term(2), index: Index(40) };
+        replica.applied = replica.prev;
+        replica.fences.insert(VolumeId(9), Epoch(5));
+        let range = BlockRange::new(3, 1).expect("within a chunk");
+        replica.entries.push_back(LogEntry {
+            term: Term(3),
+            op: Op::Write { chunk: chunk(1), range, sums: vec![BlockSum(6)] },
+            payload: None,
+            extents: vec![Extent { block: 8, blocks: 1 }],
+            orphans: Vec::new(),
+            pages_reserved: 0,
+            seq: 0,
+            record_bytes: 0,
+        });
+        replica
+    }
+
+    fn sample() -> Vec<u8> {
+        let state = (ID, encode_state(ID, &replica()), Index(41));
+        let mut bytes = encode_head(REGION, &[state]);
+        encode_chunk(&mut bytes, ID, chunk(0), [(0, 17, 70), (15, 3, 71)].into_iter());
+        encode_chunk(&mut bytes, ID, chunk(1), [].into_iter());
+        encode_chunk(&mut bytes, ID, chunk(2), [(7, 5, 72)].into_iter());
+        encode_end(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn the_format_stays() {
+        let bytes = sample();
+        golden("directory", &bytes);
+        let (states, pages) = decode(&bytes, REGION).expect("just encoded");
+        let place = |(key, slot, sum)| PagePlace { copyset: ID, key, slot, sum: Some(sum) };
+        let places = [((chunk(0), 0), 17, 70), ((chunk(0), 15), 3, 71), ((chunk(2), 7), 5, 72)];
+        assert_eq!(pages, places.map(place));
+        assert_eq!((states.len(), states[0].entries.len()), (1, 1));
+        assert_eq!((states[0].hard, states[0].applied_at_end), (replica().hard, Index(41)));
+        let size = size_max(state_max(&replica()) + 60, pages.len());
+        assert!(bytes.len() as u64 <= size, "what a checkpoint expects is enough");
+        assert_eq!(decode(&bytes, REGION + 1), Err(Malformed), "another region's");
+    }
+
+    #[test]
+    fn what_is_cut_short_is_refused() {
+        let bytes = sample();
+        for len in 0..bytes.len() {
+            assert_eq!(decode(&bytes[..len], REGION), Err(Malformed), "{len} bytes");
+        }
+    }
 }

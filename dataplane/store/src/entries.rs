@@ -2,14 +2,14 @@
 
 use ogive_buf::Buf;
 use ogive_types::message::Op;
-use ogive_types::{BLOCK_BYTES, ChunkId, CopysetId, Index, ShardAddr, Term};
+use ogive_types::{BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Index, ShardAddr, Term};
 
 use crate::codec::Writer;
 use crate::io::DiskOp;
 use crate::limits::UNAPPLIED_SHARE;
 use crate::map::Mapping;
 use crate::record::{Extent, Record, encode_entry};
-use crate::replica::{HardState, LogEntry, Replaced, Replica};
+use crate::replica::{Gone, HardState, LogEntry, Replaced, Replica};
 use crate::space::Short;
 use crate::store::{AppendError, Kind, Store};
 use crate::writer::{Notify, Seq};
@@ -20,31 +20,32 @@ impl Store {
         assert!(!self.replicas.contains_key(&id), "{id} is here already");
         let members = members.to_vec();
         let born = self.log_record(&Record::Create { copyset: id, members: members.clone() });
-        self.replicas.insert(id, Replica::new(members, born));
+        self.replicas.insert(id, Replica::new(members, born, &self.map_use));
     }
 
     /// Removes a replica with all of its data.
     pub fn drop_replica(&mut self, id: CopysetId) {
         self.log_hints();
+        self.checkpoint_forgets(id);
         let Some(mut replica) = self.replicas.remove(&id) else { return };
         let mut freed = std::mem::take(&mut replica.truncated);
         self.pages -= replica.map.pages();
         for (index, entry) in (replica.first().0..).zip(std::mem::take(&mut replica.entries)) {
-            freed.extend(unmapped(&replica, &entry));
-            self.entry_gone(entry, Index(index) > replica.applied.index);
+            let applied = Index(index) <= replica.applied.index;
+            freed.extend(entry.unmapped(applied));
+            self.entry_gone(entry, !applied);
         }
         let chunks: Vec<ChunkId> = replica.map.chunks_after(None).collect();
-        for chunk in chunks {
-            let (blocks, slots) = replica.map.remove(chunk);
-            freed.extend(blocks.iter().filter_map(|(_, m)| m.block()));
-            self.checkpoint.dropped_slots.extend(slots);
-        }
+        let mut gone = Gone::default();
+        chunks.into_iter().for_each(|chunk| gone.chunk(chunk, replica.map.remove(chunk)));
         self.log_record(&Record::Drop { copyset: id });
         freed.into_iter().for_each(|place| self.space.give(place));
+        self.free_gone(id, &mut gone);
     }
 
     /// Saves a hard state; [`crate::StoreEvent::HardState`] follows when it is on stable storage.
     pub fn save_hard_state(&mut self, id: CopysetId, hard: HardState) {
+        self.about_to_change(id);
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         replica.hard = hard;
         let born = replica.born;
@@ -66,6 +67,7 @@ impl Store {
         payload: Option<Buf>,
     ) -> Result<(), AppendError> {
         self.accepts(&op)?;
+        self.about_to_change(id);
         let replica = self.replicas.get(&id).expect("entries are appended to replicas that exist");
         assert_eq!(index, replica.last().index.next(), "entries are appended in order");
         assert!(term >= replica.last().term, "terms never fall");
@@ -90,7 +92,10 @@ impl Store {
         let seq = self.log.add(&self.record, data_writes);
         self.log.notify(seq, Notify::Entry { copyset: id, index });
         let record_bytes = self.record.len();
-        let entry = LogEntry { term, op, payload, extents, pages_reserved, seq, record_bytes };
+        self.prefetch(id, &op);
+        let orphans = Vec::new();
+        let entry =
+            LogEntry { term, op, payload, extents, orphans, pages_reserved, seq, record_bytes };
         self.pages_reserved += pages_reserved;
         self.unapplied_bytes += record_bytes;
         self.keep(id, index, &entry);
@@ -110,7 +115,7 @@ impl Store {
         }
         // A new leader's no-op is always taken: it is what gets the entries before it applied.
         let behind = self.unapplied_bytes as u64 > self.layout.log_bytes / UNAPPLIED_SHARE;
-        if self.log.is_full() || (behind && *op != Op::Noop) {
+        if self.log.is_full() || ((behind || self.maps_behind()) && *op != Op::Noop) {
             return Err(AppendError::Busy);
         }
         Ok(())
@@ -162,6 +167,7 @@ impl Store {
 
     /// Drops the entries from `index` on, before others take their place. They must not be applied.
     pub fn truncate_from(&mut self, id: CopysetId, index: Index) {
+        self.about_to_change(id);
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         assert!(index > replica.applied.index, "{id}: applied entries are never truncated");
         let count = (replica.last().index.0 + 1).saturating_sub(index.0) as usize;
@@ -175,29 +181,30 @@ impl Store {
 
     /// Makes the entries up to `upto` show. They must be persisted, and committed by their copyset.
     pub fn apply(&mut self, id: CopysetId, upto: Index) {
+        self.about_to_change(id);
         let Some(replica) = self.replicas.get_mut(&id) else { return };
         assert!(upto <= replica.persisted, "{id}: only persisted entries are applied");
         if upto <= replica.applied.index {
             return;
         }
         let pages_before = replica.map.pages();
-        let slots_before = self.checkpoint.dropped_slots.len();
-        let mut replaced = std::mem::take(&mut self.replaced);
+        let mut gone = std::mem::take(&mut self.gone);
         while replica.applied.index < upto {
             let next = replica.applied.index.next();
-            replica.apply(next, &mut replaced, &mut self.checkpoint.dropped_slots);
+            replica.apply(next, &mut gone);
             let entry = replica.entry_mut(next).expect("just applied");
             self.pages_reserved -= std::mem::take(&mut entry.pages_reserved);
             self.unapplied_bytes -= entry.record_bytes;
         }
         self.pages = self.pages + replica.map.pages() - pages_before;
-        if self.checkpoint.dropped_slots.len() != slots_before || replica.map.pages() < pages_before
-        {
+        let fewer = replica.map.pages() < pages_before;
+        if fewer || !gone.slots.is_empty() || !gone.out.is_empty() {
             self.reserve_again(id);
         }
-        self.free_replaced(id, &mut replaced);
-        self.replaced = replaced;
+        self.free_gone(id, &mut gone);
+        self.gone = gone;
         self.hints.insert(id);
+        self.fetch_wanted(id);
     }
 
     /// Promises pages anew to entries that are not applied, after pages that they counted on went.
@@ -211,13 +218,23 @@ impl Store {
         }
     }
 
-    /// Frees blocks that are mapped no more, unless a retained entry still names them.
+    /// Frees what a change of a map left over.
+    pub(crate) fn free_gone(&mut self, id: CopysetId, gone: &mut Gone) {
+        self.checkpoint.dropped_slots.append(&mut gone.slots);
+        gone.unused.drain(..).for_each(|place| self.space.give(place));
+        gone.out.drain(..).for_each(|page| self.bury(id, page));
+        self.free_replaced(id, &mut gone.replaced);
+    }
+
+    /// Frees blocks that are mapped no more; one that a retained entry still names goes with it.
     pub(crate) fn free_replaced(&mut self, id: CopysetId, replaced: &mut Replaced) {
-        let replica = self.replicas.get(&id);
+        let mut replica = self.replicas.get_mut(&id);
         for (chunk, block, old) in replaced.drain(..) {
             let Some(place) = old.block() else { continue };
-            if !replica.is_some_and(|r| entry_names(r, chunk, block, old)) {
-                self.space.give(place);
+            let entry = replica.as_mut().and_then(|r| entry_that_wrote(r, chunk, block, old));
+            match entry {
+                Some(entry) => entry.orphans.push(place),
+                None => self.space.give(place),
             }
         }
     }
@@ -232,9 +249,7 @@ impl Store {
             let pos = replica.pos(replica.first());
             let Some(entry) = replica.entries.pop_front() else { break };
             replica.prev = pos;
-            for place in unmapped(replica, &entry) {
-                self.space.give(place);
-            }
+            entry.orphans.iter().for_each(|&place| self.space.give(place));
             self.entry_gone(entry, false);
         }
     }
@@ -258,22 +273,23 @@ pub(crate) fn pages_needed(replica: &Replica, op: &Op) -> usize {
     }
 }
 
-/// Blocks that only this entry names, not the map.
-pub(crate) fn unmapped<'a>(
-    replica: &'a Replica,
-    entry: &'a LogEntry,
-) -> impl Iterator<Item = u32> + 'a {
-    let chunk = match &entry.op {
-        Op::Write { chunk, .. } => Some(*chunk),
+/// The blocks that an operation changes one by one.
+pub(crate) fn touched(op: &Op) -> Option<(ChunkId, BlockRange)> {
+    match op {
+        Op::Write { chunk, range, .. } | Op::Trim { chunk, range } => Some((*chunk, *range)),
         _ => None,
-    };
-    let mapped = move |block: u16| replica.map.get(chunk?, block).block();
-    entry.blocks().filter(move |&(block, place)| mapped(block) != Some(place)).map(|(_, p)| p)
+    }
 }
 
-/// Whether the entry that made a mapping is retained, and made it with the block that it names.
-fn entry_names(replica: &Replica, chunk: ChunkId, block: u16, old: Mapping) -> bool {
-    let Some(entry) = replica.entry(old.index) else { return false };
-    matches!(&entry.op, Op::Write { chunk: c, .. } if *c == chunk)
-        && entry.blocks().any(|(b, place)| b == block && Some(place) == old.block())
+/// The entry that made a mapping, if it is retained, and made it with the block that it names.
+fn entry_that_wrote(
+    replica: &mut Replica,
+    chunk: ChunkId,
+    block: u16,
+    old: Mapping,
+) -> Option<&mut LogEntry> {
+    let entry = replica.entry_mut(old.index)?;
+    let wrote = matches!(&entry.op, Op::Write { chunk: c, .. } if *c == chunk)
+        && entry.blocks().any(|(b, place)| b == block && Some(place) == old.block());
+    wrote.then_some(entry)
 }

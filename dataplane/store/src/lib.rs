@@ -9,12 +9,14 @@
 //! | `store.rs` | the engine: told what ended, says what to do |
 //! | `entries.rs`, `retain.rs` | its entries: appended, applied, kept for followers |
 //! | `writer.rs`, `batch.rs`, `record.rs` | the log: group commit, its batches, its records |
-//! | `map/`, `space.rs`, `alloc.rs` | which device block holds what; which are free |
+//! | `map/`, `paging.rs` | which device block holds what; pages of it that leave memory |
+//! | `parked.rs` | reads that wait for such a page |
+//! | `space.rs`, `alloc.rs` | which device blocks are free |
 //! | `replica.rs` | one copyset's log, map and fences in memory |
 //! | `reads.rs`, `delta.rs` | reads; catch-up of replicas |
 //! | `scrub.rs`, `repair.rs` | checking what is stored; writing it anew |
 //! | `checkpoint.rs`, `directory.rs`, `superblock.rs` | cutting the log |
-//! | `recover.rs`, `audit.rs` | opening a region; checking one |
+//! | `recover.rs`, `logscan.rs`, `audit.rs` | opening a region; checking one |
 //! | `label.rs`, `region.rs`, `format.rs` | the device as a whole |
 //! | `inspect/` | looking at a device that nobody serves |
 //! | `io.rs`, `file.rs`, `simdisk.rs` | devices: the contract, a real one, a simulated one |
@@ -37,7 +39,10 @@ pub mod inspect;
 mod io;
 mod label;
 pub mod limits;
+mod logscan;
 mod map;
+mod paging;
+mod parked;
 mod reads;
 mod record;
 mod recover;
@@ -63,7 +68,7 @@ pub use label::{FORMAT_VERSION, Label, LabelError, Region, read_label, write_ide
 pub use reads::{Damage, DamagedBlock, ReadError};
 pub use recover::OpenError;
 pub use region::RegionLayout;
-pub use repair::RepairError;
+pub use repair::{PeerRead, RepairError};
 pub use replica::{HardState, LogEntry, ReplicaState};
 pub use scrub::{ScrubCursor, ScrubStep};
 pub use stats::{StoreStats, Written};

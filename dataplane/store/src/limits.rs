@@ -15,6 +15,35 @@ pub const PENDING_SHARE: u64 = 8;
 /// Map pages that a checkpoint writes at once: enough to keep a disk busy, few enough not to
 /// disturb the log.
 pub const CHECKPOINT_PAGES_IN_FLIGHT: usize = 16;
+/// Map pages that are read at once: enough to keep a disk busy.
+pub const PAGE_READS_IN_FLIGHT: usize = 32;
+/// How often a map page is read before it counts as damaged, which fails the store: a block that is
+/// bad stays bad, a bus or a cable may be better next time.
+pub const PAGE_READ_TRIES: u32 = 3;
+/// Map pages that wait to be read; beyond, writes are refused as `Busy` until the device catches
+/// up.
+pub const PAGE_READS_WAITING_MAX: usize = 4096;
+/// Pages that stay in memory for whoever was told to come again for them: a few for each delta that
+/// a shard sends, and for the repairs of a moment.
+pub const PAGES_HELD_MAX: usize = 64;
+/// Maps may grow to twice their budget and this much more before writes are refused as `Busy`: the
+/// pages that wait for a checkpoint must have room, whatever the budget.
+pub const MAP_BYTES_OVER: usize = 256 << 10;
+/// Pages that are looked at in one call when some must leave memory.
+pub const CLOCK_STEPS_MAX: usize = 64;
+/// Slots of map pages that a finished checkpoint frees in one call, so that the call stays short.
+pub const SLOTS_FREED_MAX: usize = 16_384;
+/// Bytes of log records that may be sealed but not persisted: how far recovery must look for later
+/// batches behind a bad one, so the more, the longer it takes.
+pub const UNPERSISTED_BYTES_MAX: u64 = 4 << 20;
+/// Slots of map pages that recovery reads at once: long enough for any disk's full speed.
+pub const SLOTS_READ_AT_ONCE: u32 = 512;
+/// Slots without a page that recovery reads over rather than start a new read.
+pub const SLOTS_READ_OVER: u32 = 32;
+/// At most this share of the log ring is unpersisted, 1 / n.
+pub const UNPERSISTED_SHARE: u64 = 8;
+/// Bytes of states of replicas that a checkpoint captures in one call.
+pub const CAPTURE_BYTES: usize = 256 << 10;
 /// Bytes of the directory written with one operation.
 pub const DIRECTORY_WRITE_BYTES: usize = 256 << 10;
 /// A checkpoint starts when this share of the log ring is in use: 1 / n.

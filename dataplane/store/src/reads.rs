@@ -15,6 +15,7 @@ use ogive_types::{BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Index, block_sum}
 
 use crate::io::{DiskError, DiskOp};
 use crate::limits::READS_WAITING_MAX;
+use crate::parked::{Ask, Question};
 use crate::slab::Slab;
 use crate::store::{Kind, Store, StoreEvent};
 
@@ -96,13 +97,13 @@ struct Read {
 }
 
 /// A read as it was asked for.
-struct Wish {
-    token: u64,
-    copyset: CopysetId,
-    wanted: Vec<Wanted>,
-    for_what: Use,
+pub(crate) struct Wish {
+    pub(crate) token: u64,
+    pub(crate) copyset: CopysetId,
+    pub(crate) wanted: Vec<Wanted>,
+    pub(crate) for_what: Use,
     /// Number within [`crate::space::Space`].
-    guard: u64,
+    pub(crate) guard: u64,
 }
 
 #[derive(Default)]
@@ -116,11 +117,17 @@ impl Store {
     /// [`StoreEvent::ReadDone`] follows.
     pub fn read(&mut self, token: u64, id: CopysetId, chunk: ChunkId, range: BlockRange) {
         let wanted = range.iter().map(|number| self.wanted(id, chunk, number)).collect();
-        self.begin_read(token, id, wanted, Use::Result);
+        self.ask(Question { token, copyset: id, ask: Ask::Newest, wanted });
     }
 
-    /// A block as the map has it.
-    fn wanted(&self, id: CopysetId, chunk: ChunkId, number: u16) -> Wanted {
+    /// Finds which blocks of a range hold data. [`StoreEvent::Mapped`] follows.
+    pub fn mapped(&mut self, token: u64, id: CopysetId, chunk: ChunkId, range: BlockRange) {
+        let wanted = range.iter().map(|number| self.wanted(id, chunk, number)).collect();
+        self.ask(Question { token, copyset: id, ask: Ask::Mapped, wanted });
+    }
+
+    /// A block as the map has it, as far as memory knows.
+    pub(crate) fn wanted(&self, id: CopysetId, chunk: ChunkId, number: u16) -> Wanted {
         let mapping = self.replicas.get(&id).map(|r| r.map.get(chunk, number));
         let (sum, index) = mapping.map(|m| (m.sum, m.index)).unwrap_or_default();
         let place = mapping.and_then(|m| m.block());
@@ -139,11 +146,11 @@ impl Store {
             Wanted { place: Some(self.place_now(id, block).unwrap_or(place)), block }
         });
         let wanted = blocks.collect();
-        self.begin_read(token, id, wanted, Use::Result);
+        self.ask(Question { token, copyset: id, ask: Ask::These, wanted });
     }
 
-    /// Where the map has exactly this block: a repair may have moved it away from where its entry
-    /// put it.
+    /// Where the map has exactly this block, as far as memory knows: a repair may have moved it
+    /// away from where its entry put it.
     pub(crate) fn place_now(&self, id: CopysetId, block: BlockVersion) -> Option<u32> {
         let mapping = self.replicas.get(&id)?.map.get(block.chunk, block.number);
         let same = mapping.index == block.index && mapping.sum == block.sum;
@@ -159,6 +166,7 @@ impl Store {
             for (number, &sum) in extent.range.iter().zip(&extent.sums) {
                 let found = self.wanted(id, chunk, number);
                 changed |= found.block.index != extent.index || found.block.sum != sum;
+                changed |= self.page_out(id, chunk, number).is_some();
                 wanted.push(found);
             }
         }
@@ -177,7 +185,11 @@ impl Store {
         for_what: Use,
     ) {
         let guard = self.space.read_begins();
-        let wish = Wish { token, copyset, wanted, for_what, guard };
+        self.begin_guarded(Wish { token, copyset, wanted, for_what, guard });
+    }
+
+    pub(crate) fn begin_guarded(&mut self, wish: Wish) {
+        let Wish { token, for_what, guard, .. } = wish;
         if let Err(wish) = self.start_read(wish) {
             if self.reads.waiting.len() >= READS_WAITING_MAX {
                 self.space.read_ended(guard);
@@ -374,6 +386,11 @@ impl Read {
         }
         whole
     }
+}
+
+/// Blocks of a chunk.
+pub(crate) fn range(start: u16, blocks: usize) -> BlockRange {
+    BlockRange::new(start, blocks as u16).expect("blocks of a chunk")
 }
 
 /// Runs of wanted blocks that lie next to each other on the device: first wanted block and number.

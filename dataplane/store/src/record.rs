@@ -323,6 +323,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::golden::golden;
 
     fn samples() -> Vec<Record> {
         let chunk = ChunkId { volume: VolumeId(9), number: 7 };
@@ -390,6 +391,7 @@ mod tests {
         assert_eq!(crc32c::crc32c(first), 2_747_211_187, "a changed format needs a new version");
         assert_eq!(repair.len(), 58, "a changed format needs a new version");
         assert_eq!(crc32c::crc32c(repair), 722_111_605, "a changed format needs a new version");
+        golden("records", &bytes);
     }
 
     proptest! {

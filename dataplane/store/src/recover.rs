@@ -12,25 +12,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::rc::Rc;
 
 use ogive_buf::{BufMut, Pool};
 use ogive_types::message::Op;
 use ogive_types::{BLOCK_BYTES, BlockSum, CopysetId, Index, block_sum};
 
 use crate::alloc::Allocator;
-use crate::batch::Header;
 use crate::checkpoint::Checkpoint;
 use crate::codec::Reader;
-use crate::delta::{Taken, reset, take_in};
+use crate::delta::{reset, take_in};
 use crate::directory::{self, PagePlace};
 use crate::io::RegionIo;
 use crate::label::Label;
-use crate::limits::{BATCH_BYTES_MAX, DIRECTORY_WRITE_BYTES};
-use crate::map::PAGE_BYTES;
+use crate::limits::{BATCH_BYTES_MAX, DIRECTORY_WRITE_BYTES, SLOTS_READ_AT_ONCE, SLOTS_READ_OVER};
+use crate::logscan::LogScan;
+use crate::map::{MapUse, PAGE_BYTES, Page};
 use crate::record::{Extent, Record};
 use crate::region::RegionLayout;
 use crate::repair::{Relocated, relocate};
-use crate::replica::{LogEntry, Replica};
+use crate::replica::{Gone, LogEntry, Replica};
 use crate::space::Space;
 use crate::store::{Parts, Store, StoreOptions};
 use crate::superblock::{SUPERBLOCK_BYTES, Slot, Superblock, VERSION};
@@ -90,7 +91,7 @@ pub enum OpenError {
     Memory,
 }
 
-fn on_io(what: &'static str) -> impl Fn(io::Error) -> OpenError {
+pub(crate) fn on_io(what: &'static str) -> impl Fn(io::Error) -> OpenError {
     move |error| OpenError::Io { what, error }
 }
 
@@ -117,6 +118,7 @@ pub(crate) struct Recovery<'a> {
     pub(crate) layout: RegionLayout,
     pub(crate) region: u64,
     pub(crate) sector: u32,
+    usage: Rc<MapUse>,
 }
 
 /// Where the good part of the log ends.
@@ -135,7 +137,7 @@ impl<'a> Recovery<'a> {
         let region = label.regions().get(usize::from(shard)).ok_or(OpenError::NoShard(shard))?;
         let layout = region.layout().ok_or(OpenError::NoShard(shard))?;
         let region = Recovery::region_id(label, shard);
-        Ok(Recovery { io, layout, region, sector: label.sector })
+        Ok(Recovery { io, layout, region, sector: label.sector, usage: Rc::default() })
     }
 
     /// What every structure of a region carries.
@@ -155,10 +157,11 @@ impl<'a> Recovery<'a> {
         let end = self.replay(&found, &mut replicas, &mut at_end)?;
         let hints = apply_at_end(&mut replicas, at_end)?;
         for replica in replicas.values_mut() {
+            replica.map.take_wanted(); // all pages are about to be read
             drop_applied(replica);
             replica.persisted = replica.last().index;
         }
-        let space = self.claim_blocks(&replicas)?;
+        let mut space = Space::new(self.layout.data_blocks);
         let mut slots = Allocator::new(self.layout.slots);
         for &PagePlace { slot, .. } in &pages {
             if !slots.is_free(slot) {
@@ -166,13 +169,12 @@ impl<'a> Recovery<'a> {
             }
             slots.take(slot);
         }
+        self.read_pages(&mut replicas, &pages, &mut space, options.map_bytes_max)?;
+        claim_others(&replicas, &mut space)?;
         // Pages of chunks that the log dropped after the checkpoint: their slots are free once a
         // directory omits them.
-        let alive = |place: &PagePlace| {
-            let replica = replicas.get(&place.copyset);
-            replica.is_some_and(|r| r.map.slot_of(place.key) == Some(place.slot))
-        };
-        let dropped_slots = pages.iter().filter(|p| !alive(p)).map(|p| p.slot).collect();
+        let gone = pages.iter().filter(|place| !is_alive(&replicas, place));
+        let dropped_slots = gone.map(|place| place.slot).collect();
         // What was read may still be in a volatile cache only. From here on it counts as persisted.
         self.io.flush().map_err(on_io("flush the device"))?;
         let superblock = Superblock {
@@ -203,6 +205,7 @@ impl<'a> Recovery<'a> {
             checkpoint,
             hints,
             log_reserve,
+            map_use: self.usage,
         };
         Ok(Store::assemble(parts))
     }
@@ -245,12 +248,12 @@ impl<'a> Recovery<'a> {
     /// Whether the ring holds any batch of this region: then it has been in use, whatever its
     /// superblocks look like.
     fn log_was_written(&mut self) -> Result<bool, OpenError> {
-        let ring = self.ring()?;
-        let mut sectors = (0..ring.len()).step_by(self.sector as usize);
-        Ok(sectors.any(|at| {
-            let ours = Header::peek(&ring[at..]).is_some_and(|h| h.region == self.region);
-            ours && Header::decode(&ring[at..]).is_some()
-        }))
+        self.log_scan().any().map_err(on_io("read the log"))
+    }
+
+    /// The log ring, of which nothing has been read yet.
+    pub(crate) fn log_scan(&self) -> LogScan<'_> {
+        LogScan::new(&*self.io, &self.layout, self.region, self.sector)
     }
 
     fn write_superblock(&mut self, superblock: &Superblock) -> Result<(), OpenError> {
@@ -273,17 +276,17 @@ impl<'a> Recovery<'a> {
         let mut at_end = BTreeMap::new();
         for state in states {
             at_end.insert(state.copyset, state.applied_at_end);
-            let mut replica = Replica::new(state.members, 0);
+            let mut replica = Replica::new(state.members, 0, &self.usage);
             replica.hard = state.hard;
             replica.prev = state.applied;
             replica.applied = state.applied;
             replica.fences = state.fences.into_iter().collect();
             replicas.insert(state.copyset, replica);
             for entry in state.entries {
-                replay_record(&mut replicas, entry)?;
+                replay_record(&mut replicas, entry, &self.usage)?;
             }
         }
-        self.read_pages(&mut replicas, &pages)?;
+        pages.iter().try_for_each(|page| self.list_page(&mut replicas, page))?;
         Ok((replicas, at_end, pages))
     }
 
@@ -305,38 +308,65 @@ impl<'a> Recovery<'a> {
         Ok(Some(bytes))
     }
 
-    /// Reads map pages, neighbouring slots together.
+    /// Notes a page of the directory; it is read later.
+    fn list_page(&self, replicas: &mut Replicas, place: &PagePlace) -> Result<(), OpenError> {
+        let &PagePlace { copyset: id, key, slot, .. } = place;
+        if slot >= self.layout.slots {
+            return Err(OpenError::Inconsistent(format!("slot {slot} does not exist")));
+        }
+        let replica = replicas.get_mut(&id);
+        if !replica.is_some_and(|replica| replica.map.insert_out(key, slot)) {
+            let what = format!("a page of {} in {id} is listed twice", key.0);
+            return Err(OpenError::Inconsistent(what));
+        }
+        Ok(())
+    }
+
+    /// Reads the map pages that are still there, joins them with what the log had for them, and
+    /// claims their blocks. Those that are beyond the budget leave memory again.
     fn read_pages(
         &mut self,
         replicas: &mut Replicas,
         pages: &[PagePlace],
+        space: &mut Space,
+        map_bytes_max: usize,
     ) -> Result<(), OpenError> {
-        let mut by_slot: Vec<&PagePlace> = pages.iter().collect();
-        by_slot.sort_by_key(|place| place.slot);
-        let mut bytes = Vec::new();
-        for run in by_slot.chunk_by(|a, b| a.slot + 1 == b.slot).flat_map(|run| run.chunks(256)) {
-            let (first, last) = (run[0].slot, run[run.len() - 1].slot);
-            if last >= self.layout.slots {
-                return Err(OpenError::Inconsistent(format!("slot {last} does not exist")));
-            }
-            bytes.resize(run.len() * PAGE_BYTES, 0);
-            let addr = self.layout.slot_addr(first);
-            self.io.read_at(addr, &mut bytes).map_err(on_io("read map pages"))?;
-            for (place, bytes) in run.iter().zip(bytes.chunks_exact(PAGE_BYTES)) {
-                let PagePlace { copyset: id, key, .. } = **place;
-                let page = place.page(bytes, self.region);
-                let (chunk, number) = key;
-                let page = page.ok_or_else(|| {
-                    OpenError::Damaged(format!("map page {number} of {chunk} in {id}"))
-                })?;
-                let replica = replicas.get_mut(&id).filter(|r| !r.map.has_page(key));
-                let wrong = || {
-                    OpenError::Inconsistent(format!("a page of {chunk} in {id} is listed twice"))
-                };
-                replica.ok_or_else(wrong)?.map.insert(key, page);
+        let alive = pages.iter().filter(|place| is_alive(replicas, place));
+        let mut by_slot: Vec<PagePlace> = alive.copied().collect();
+        by_slot.sort_unstable_by_key(|place| place.slot);
+        let near = |a: &PagePlace, b: &PagePlace| b.slot - a.slot <= SLOTS_READ_OVER;
+        for mut near in by_slot.chunk_by(near) {
+            while let Some(&PagePlace { slot: first, .. }) = near.first() {
+                let fits = near.partition_point(|p| p.slot - first < SLOTS_READ_AT_ONCE);
+                let (window, rest) = near.split_at(fits);
+                for (PagePlace { copyset: id, key, .. }, page) in self.read_slots(window)? {
+                    let map = &mut replicas.get_mut(&id).expect("it is alive").map;
+                    map.join(key, page);
+                    claim_page(map.page(key).expect("just joined"), id, space)?;
+                    if self.usage.bytes.get() > map_bytes_max {
+                        map.let_out(key);
+                    }
+                }
+                near = rest;
             }
         }
         Ok(())
+    }
+
+    /// Reads pages that lie close together.
+    fn read_slots(&self, window: &[PagePlace]) -> Result<Vec<(PagePlace, Page)>, OpenError> {
+        let (first, last) = (window[0].slot, window[window.len() - 1].slot);
+        let mut bytes = vec![0; (last + 1 - first) as usize * PAGE_BYTES];
+        let addr = self.layout.slot_addr(first);
+        self.io.read_at(addr, &mut bytes).map_err(on_io("read map pages"))?;
+        let decode = |place: &PagePlace| {
+            let at = (place.slot - first) as usize * PAGE_BYTES;
+            let page = place.page(&bytes[at..at + PAGE_BYTES], self.region);
+            let (id, (chunk, number)) = (place.copyset, place.key);
+            let damaged = || OpenError::Damaged(format!("map page {number} of {chunk} in {id}"));
+            Ok((*place, page.ok_or_else(damaged)?))
+        };
+        window.iter().map(decode).collect()
     }
 
     /// Replays the log from the checkpoint on; where its good part ends.
@@ -346,25 +376,25 @@ impl<'a> Recovery<'a> {
         replicas: &mut Replicas,
         at_end: &mut BTreeMap<CopysetId, Index>,
     ) -> Result<LogEnd, OpenError> {
-        let ring = self.ring()?;
-        let mark = self.newest_mark(&ring, superblock);
+        let mut scan = self.log_scan();
+        let (last, mark) = scan.ends(superblock).map_err(on_io("read the log"))?;
         let mut end = LogEnd { at: superblock.tail, crc: superblock.tail_crc };
         let mut skip = superblock.skip as usize;
         let mut mount = 0;
-        while let Some((header, records)) = self.next_batch(&ring, &end, mount, superblock.tail) {
+        while end.at < last {
+            let next = scan.next(end.at, end.crc, mount, superblock.tail);
+            let Some((header, records)) = next.map_err(on_io("read the log"))? else { break };
             let records = decode_records(records, header.records)
                 .ok_or_else(|| OpenError::Damaged(format!("the log batch at {}", header.at)))?;
             let position = header.end(self.sector);
-            if position > mark && !self.data_is_there(&records)? {
+            if position > mark && !data_is_there(&*self.io, &self.layout, &records)? {
                 break;
             }
             let skipped = skip.min(records.len());
             skip -= skipped;
             for record in records.into_iter().skip(skipped) {
-                if let Record::Drop { copyset } = record {
-                    at_end.remove(&copyset);
-                }
-                replay_record(replicas, record)?;
+                forget_dropped(at_end, &record);
+                replay_record(replicas, record, &self.usage)?;
             }
             end = LogEnd { at: position, crc: header.crc };
             mount = header.mount;
@@ -378,114 +408,89 @@ impl<'a> Recovery<'a> {
         }
         Ok(end)
     }
+}
 
-    /// All bytes of the log ring.
-    pub(crate) fn ring(&mut self) -> Result<Vec<u8>, OpenError> {
-        let mut ring = vec![0; self.layout.log_bytes as usize];
-        self.io.read_at(self.layout.log_start, &mut ring).map_err(on_io("read the log"))?;
-        Ok(ring)
-    }
-
-    /// The newest persisted mark that any batch in the ring carries.
-    pub(crate) fn newest_mark(&self, ring: &[u8], superblock: &Superblock) -> u64 {
-        let sectors = (0..ring.len()).step_by(self.sector as usize);
-        let marks = sectors.filter_map(|offset| {
-            let header = Header::peek(&ring[offset..])?;
-            let ours =
-                header.region == self.region && header.at % ring.len() as u64 == offset as u64;
-            (ours && header.persisted <= header.at).then_some(())?;
-            Header::decode(&ring[offset..]).map(|(header, _)| header.persisted)
-        });
-        marks.max().unwrap_or(0).max(superblock.persisted)
-    }
-
-    /// The batch that follows `end`, if it is there.
-    pub(crate) fn next_batch<'r>(
-        &self,
-        ring: &'r [u8],
-        end: &LogEnd,
-        mount: u64,
-        tail: u64,
-    ) -> Option<(Header, &'r [u8])> {
-        let len = ring.len() as u64;
-        let next_lap = end.at.next_multiple_of(len);
-        [end.at, next_lap].into_iter().find_map(|at| {
-            let (header, records) = Header::decode(&ring[(at % len) as usize..])?;
-            let follows = header.region == self.region
-                && header.at == at
-                && header.after == end.at
-                && header.prev_crc == end.crc
-                && header.mount >= mount
-                && header.end(self.sector) - tail <= len;
-            follows.then_some((header, records))
-        })
-    }
-
-    /// Whether the blocks that records name hold the data that they should.
-    fn data_is_there(&mut self, records: &[Record]) -> Result<bool, OpenError> {
-        for record in records {
-            let stored: Vec<(&[Extent], &[BlockSum])> = match record {
-                Record::Entry { op: Op::Write { sums, .. }, extents, .. } => vec![(extents, sums)],
-                Record::Delta { pieces, .. } | Record::Repair { pieces, .. } => {
-                    let stored = pieces.iter().filter_map(|p| p.stored.as_ref());
-                    stored.map(|(extents, sums)| (&extents[..], &sums[..])).collect()
-                }
-                _ => continue,
-            };
-            for (extents, sums) in stored {
-                if !self.extents_match(extents, sums)? {
-                    return Ok(false);
-                }
+/// Whether the blocks that records name hold the data that they should.
+fn data_is_there(
+    io: &dyn RegionIo,
+    layout: &RegionLayout,
+    records: &[Record],
+) -> Result<bool, OpenError> {
+    for record in records {
+        let stored: Vec<(&[Extent], &[BlockSum])> = match record {
+            Record::Entry { op: Op::Write { sums, .. }, extents, .. } => vec![(extents, sums)],
+            Record::Delta { pieces, .. } | Record::Repair { pieces, .. } => {
+                let stored = pieces.iter().filter_map(|p| p.stored.as_ref());
+                stored.map(|(extents, sums)| (&extents[..], &sums[..])).collect()
             }
-        }
-        Ok(true)
-    }
-
-    fn extents_match(&mut self, extents: &[Extent], sums: &[BlockSum]) -> Result<bool, OpenError> {
-        let mut sums = sums.iter();
-        for extent in extents {
-            if u64::from(extent.block) + u64::from(extent.blocks)
-                > u64::from(self.layout.data_blocks)
-            {
-                return Ok(false);
-            }
-            let mut bytes = vec![0; usize::from(extent.blocks) * BLOCK_BYTES];
-            let addr = self.layout.block_addr(extent.block);
-            self.io.read_at(addr, &mut bytes).map_err(on_io("read data"))?;
-            let mut blocks = bytes.chunks_exact(BLOCK_BYTES);
-            if !blocks.all(|block| sums.next() == Some(&block_sum(block))) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The allocator that follows from what the replicas name.
-    fn claim_blocks(&self, replicas: &Replicas) -> Result<Space, OpenError> {
-        let mut space = Space::new(self.layout.data_blocks);
-        let twice = |place: u32, id: CopysetId| {
-            OpenError::Inconsistent(format!(
-                "block {place} is named twice, the second time by {id}"
-            ))
+            _ => continue,
         };
-        for (&id, replica) in replicas {
-            for chunk in replica.map.chunks_after(None) {
-                for place in replica.map.blocks(chunk).filter_map(|(_, m)| m.block()) {
-                    space.claim(place).then_some(()).ok_or_else(|| twice(place, id))?;
-                }
-            }
-            for place in
-                replica.entries.iter().flat_map(|e| e.extents.iter().flat_map(|e| e.iter()))
-            {
-                space.claim(place).then_some(()).ok_or_else(|| twice(place, id))?;
+        for (extents, sums) in stored {
+            if !extents_match(io, layout, extents, sums)? {
+                return Ok(false);
             }
         }
-        Ok(space)
     }
+    Ok(true)
+}
+
+fn extents_match(
+    io: &dyn RegionIo,
+    layout: &RegionLayout,
+    extents: &[Extent],
+    sums: &[BlockSum],
+) -> Result<bool, OpenError> {
+    let mut sums = sums.iter();
+    for extent in extents {
+        if u64::from(extent.block) + u64::from(extent.blocks) > u64::from(layout.data_blocks) {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; usize::from(extent.blocks) * BLOCK_BYTES];
+        io.read_at(layout.block_addr(extent.block), &mut bytes).map_err(on_io("read data"))?;
+        let mut blocks = bytes.chunks_exact(BLOCK_BYTES);
+        if !blocks.all(|block| sums.next() == Some(&block_sum(block))) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a page of the directory still belongs to a chunk, after the log was replayed.
+fn is_alive(replicas: &Replicas, place: &PagePlace) -> bool {
+    let replica = replicas.get(&place.copyset);
+    replica.is_some_and(|replica| replica.map.slot_of(place.key) == Some(place.slot))
 }
 
 fn damaged_directory() -> OpenError {
     OpenError::Damaged("the directory of the checkpoint".to_owned())
+}
+
+fn twice(place: u32, id: CopysetId) -> OpenError {
+    OpenError::Inconsistent(format!("block {place} is named twice, the second time by {id}"))
+}
+
+/// Takes the blocks of a page.
+fn claim_page(page: &Page, id: CopysetId, space: &mut Space) -> Result<(), OpenError> {
+    let mut wrong = None;
+    page.each_stored(|place| {
+        if !space.claim(place) {
+            wrong = Some(place);
+        }
+    });
+    wrong.map_or(Ok(()), |place| Err(twice(place, id)))
+}
+
+/// Takes the blocks of pages that were never written, and of entries.
+fn claim_others(replicas: &Replicas, space: &mut Space) -> Result<(), OpenError> {
+    for (&id, replica) in replicas {
+        for (_, page) in replica.map.iter().filter(|(_, page)| page.slot().is_none()) {
+            claim_page(page, id, space)?;
+        }
+        for place in replica.entries.iter().flat_map(|e| e.extents.iter().flat_map(|e| e.iter())) {
+            space.claim(place).then_some(()).ok_or_else(|| twice(place, id))?;
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn decode_records(bytes: &[u8], count: u32) -> Option<Vec<Record>> {
@@ -497,11 +502,21 @@ pub(crate) fn decode_records(bytes: &[u8], count: u32) -> Option<Vec<Record>> {
     (records.len() == count as usize).then_some(records)
 }
 
+fn forget_dropped(at_end: &mut BTreeMap<CopysetId, Index>, record: &Record) {
+    if let Record::Drop { copyset } = record {
+        at_end.remove(copyset);
+    }
+}
+
 /// Replays one record, as it happened: each comes after all before it and none comes twice.
-fn replay_record(replicas: &mut Replicas, record: Record) -> Result<(), OpenError> {
+fn replay_record(
+    replicas: &mut Replicas,
+    record: Record,
+    usage: &Rc<MapUse>,
+) -> Result<(), OpenError> {
     match record {
         Record::Create { copyset, members } => {
-            replicas.insert(copyset, Replica::new(members, 0));
+            replicas.insert(copyset, Replica::new(members, 0, usage));
         }
         Record::Drop { copyset } => {
             replicas.remove(&copyset);
@@ -518,6 +533,7 @@ fn replay_record(replicas: &mut Replicas, record: Record) -> Result<(), OpenErro
                     op,
                     payload: None,
                     extents,
+                    orphans: Vec::new(),
                     pages_reserved: 0,
                     seq: 0,
                     record_bytes: 0,
@@ -532,7 +548,7 @@ fn replay_record(replicas: &mut Replicas, record: Record) -> Result<(), OpenErro
         }
         Record::Delta { copyset, dropped, pieces } => {
             if let Some(replica) = replicas.get_mut(&copyset) {
-                take_in(replica, &dropped, &pieces, &mut Taken::default());
+                take_in(replica, &dropped, &pieces, &mut Gone::default());
             }
         }
         Record::Repair { copyset, pieces } => {
@@ -548,7 +564,7 @@ fn replay_record(replicas: &mut Replicas, record: Record) -> Result<(), OpenErro
                 return Err(OpenError::Inconsistent(what));
             }
             replica.entries.clear();
-            reset(replica, upto, &fences, &mut Taken::default());
+            reset(replica, upto, &fences, &mut Gone::default());
         }
     }
     Ok(())
@@ -597,9 +613,11 @@ fn apply_upto(replica: &mut Replica, id: CopysetId, upto: Index) -> Result<(), O
             "{id} was applied up to {upto} but ends at {last}"
         )));
     }
+    let mut gone = Gone::default();
     while replica.applied.index < upto {
         let next = replica.applied.index.next();
-        replica.apply(next, &mut Vec::new(), &mut Vec::new());
+        replica.apply(next, &mut gone);
+        gone.replaced.clear();
     }
     Ok(())
 }

@@ -4,16 +4,17 @@
 //! entry lies now. The map shows the new place once the record is persisted, as with a delta. What
 //! the block holds does not change, so the entry's index and checksum stay; replay moves a block
 //! only where the map has this very version of it, and so may meet the record any number of times.
+//! A block of a page that left memory meanwhile is moved when the page is read again.
 //! The former place is freed by the rules of every replaced block (`design/0001-one-log.md`), or
 //! retired when the device could not read it.
 
 use ogive_buf::Buf;
 use ogive_types::message::{BlockVersion, Op};
-use ogive_types::{BLOCK_BYTES, BlockRange, CopysetId, block_sum};
+use ogive_types::{BLOCK_BYTES, BlockRange, ChunkId, CopysetId, block_sum};
 
 use crate::codec::Writer;
 use crate::limits::REPAIR_BLOCKS_MAX;
-use crate::map::Mapping;
+use crate::map::{Mapping, Moved, PAGE_BLOCKS, PageKey};
 use crate::reads::{Use, Wanted};
 use crate::record::{Extent, Piece, encode_repair};
 use crate::replica::{Replaced, Replica};
@@ -34,13 +35,35 @@ pub enum RepairError {
     Store(#[from] AppendError),
 }
 
+/// What is read for a peer, by position among the blocks that it named.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerRead {
+    /// Blocks that are being read.
+    pub here: Vec<usize>,
+    /// Blocks of which it is not known yet whether they are here: a page of the map is read first.
+    pub unknown: Vec<usize>,
+}
+
 impl Store {
-    /// Whether the map shows this very version of a block.
-    pub fn shows(&self, id: CopysetId, block: &BlockVersion) -> bool {
-        self.place_now(id, *block).is_some()
+    /// Whether the map shows this very version of a block, or may: it is not known while a page of
+    /// the map is on its way into memory.
+    pub fn may_show(&self, id: CopysetId, block: &BlockVersion) -> bool {
+        if self.place_now(id, *block).is_some() {
+            return true;
+        }
+        let out = self.page_out(id, block.chunk, block.number);
+        out.into_iter().for_each(|key| self.wish(id, key));
+        out.is_some()
     }
 
-    /// Where the device holds this very version of a block, as a byte offset.
+    /// The page of a block, if it is not in memory.
+    pub(crate) fn page_out(&self, id: CopysetId, chunk: ChunkId, number: u16) -> Option<PageKey> {
+        let key = (chunk, (number / PAGE_BLOCKS) as u8);
+        self.replicas.get(&id)?.map.page(key).filter(|page| page.out).map(|_| key)
+    }
+
+    /// Where the device holds this very version of a block, as a byte offset; `None` when the map
+    /// shows another, or is not in memory there.
     pub fn address(&self, id: CopysetId, block: &BlockVersion) -> Option<u64> {
         self.place_now(id, *block).map(|place| self.layout.block_addr(place))
     }
@@ -61,8 +84,11 @@ impl Store {
         if block_sum(data) != block.sum {
             return Err(RepairError::Checksum);
         }
-        if !self.shows(id, block) {
-            return Err(RepairError::Replaced);
+        if self.place_now(id, *block).is_none() {
+            return Err(match self.may_show(id, block) {
+                true => AppendError::Busy.into(),
+                false => RepairError::Replaced,
+            });
         }
         if self.failed.is_some() {
             return Err(AppendError::Failed.into());
@@ -97,30 +123,32 @@ impl Store {
         }
         done.unused.into_iter().for_each(|place| self.space.give(place));
         self.free_replaced(id, &mut done.replaced);
+        self.fetch_wanted(id);
     }
 
     /// Reads blocks for a peer that has lost them: those versions that the map, or a retained
-    /// entry, has. Which of `blocks` these are, by position; [`crate::StoreEvent::ReadDone`] with
-    /// their bytes follows when there are any.
+    /// entry, has. [`crate::StoreEvent::ReadDone`] with their bytes follows when there are any.
     pub fn read_for_peer(
         &mut self,
         token: u64,
         id: CopysetId,
         blocks: &[BlockVersion],
-    ) -> Vec<usize> {
+    ) -> PeerRead {
         let mut wanted = Vec::new();
-        let mut here = Vec::new();
+        let (mut here, mut unknown) = (Vec::new(), Vec::new());
         for (at, &block) in blocks.iter().enumerate().take(REPAIR_BLOCKS_MAX) {
             let place = self.place_now(id, block).or_else(|| self.place_in_entry(id, block));
             if place.is_some() {
                 wanted.push(Wanted { place, block });
                 here.push(at);
+            } else if self.may_show(id, &block) {
+                unknown.push(at);
             }
         }
         if !wanted.is_empty() {
             self.begin_read(token, id, wanted, Use::Result);
         }
-        here
+        PeerRead { here, unknown }
     }
 
     /// Where a retained entry put a block that the map does not show (yet, or any more).
@@ -150,8 +178,9 @@ pub(crate) fn relocate(replica: &mut Replica, pieces: &[Piece], done: &mut Reloc
         let places = extents.iter().flat_map(|e| e.iter());
         for ((number, place), &sum) in range.iter().zip(places).zip(sums) {
             match replica.map.relocate(*chunk, number, Mapping::stored(place, sum, *index)) {
-                Some(old) => done.replaced.push((*chunk, number, old)),
-                None => done.unused.push(place),
+                Moved::From(old) => done.replaced.push((*chunk, number, old)),
+                Moved::Nothing => done.unused.push(place),
+                Moved::Later => {}
             }
         }
     }

@@ -1,12 +1,13 @@
 //! One replica in memory: its retained log, its map, its fences.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
 use ogive_buf::Buf;
 use ogive_types::message::Op;
 use ogive_types::{ChunkId, Epoch, Index, LogPos, ShardAddr, Term, VolumeId};
 
-use crate::map::{Map, Mapping};
+use crate::map::{Map, MapUse, Mapping, OutPage, Removed};
 use crate::record::Extent;
 use crate::writer::Seq;
 
@@ -22,6 +23,8 @@ pub struct LogEntry {
     /// The data of a write, while it is kept in memory.
     pub payload: Option<Buf>,
     pub(crate) extents: Vec<Extent>,
+    /// Device blocks of an applied entry that the map does not show any more.
+    pub(crate) orphans: Vec<u32>,
     /// Map pages that were promised to it.
     pub(crate) pages_reserved: usize,
     /// Its record; 0 when recovery found it.
@@ -38,6 +41,14 @@ impl LogEntry {
             _ => 0,
         };
         (start..).zip(self.extents.iter().flat_map(|e| e.iter()))
+    }
+
+    /// Blocks that only this entry names, not the map.
+    pub(crate) fn unmapped(&self, applied: bool) -> Vec<u32> {
+        match applied {
+            true => self.orphans.clone(),
+            false => self.blocks().map(|(_, place)| place).collect(),
+        }
     }
 
     /// Number of device blocks.
@@ -81,11 +92,32 @@ pub(crate) struct Replica {
     pub(crate) reset: (Seq, Index),
 }
 
-/// Blocks that an entry replaced, with their former mappings.
+/// Blocks that were replaced, with their former mappings.
 pub(crate) type Replaced = Vec<(ChunkId, u16, Mapping)>;
 
+/// What a change of a map leaves over.
+#[derive(Default)]
+pub(crate) struct Gone {
+    pub(crate) replaced: Replaced,
+    /// Places of a delta that were older than what is there.
+    pub(crate) unused: Vec<u32>,
+    /// Slots of pages that are gone.
+    pub(crate) slots: Vec<u32>,
+    /// Pages that are gone, with blocks that only their slots name.
+    pub(crate) out: Vec<OutPage>,
+}
+
+impl Gone {
+    pub(crate) fn chunk(&mut self, chunk: ChunkId, removed: Removed) {
+        let replaced = removed.blocks.into_iter().map(|(block, old)| (chunk, block, old));
+        self.replaced.extend(replaced);
+        self.slots.extend(removed.slots);
+        self.out.extend(removed.out);
+    }
+}
+
 impl Replica {
-    pub(crate) fn new(members: Vec<ShardAddr>, born: Seq) -> Replica {
+    pub(crate) fn new(members: Vec<ShardAddr>, born: Seq, usage: &Rc<MapUse>) -> Replica {
         Replica {
             born,
             members,
@@ -95,7 +127,7 @@ impl Replica {
             applied: LogPos::default(),
             persisted: Index(0),
             fences: BTreeMap::new(),
-            map: Map::default(),
+            map: Map::new(usage),
             truncated: Vec::new(),
             reset: (0, Index(0)),
         }
@@ -137,33 +169,36 @@ impl Replica {
         LogPos { term: self.term_at(index).expect("retained"), index }
     }
 
-    /// Makes the next entry show. Adds the blocks that it replaced, and the slots of map pages that
-    /// are gone.
-    pub(crate) fn apply(&mut self, index: Index, replaced: &mut Replaced, slots: &mut Vec<u32>) {
+    /// Makes the next entry show. Adds what it replaced.
+    pub(crate) fn apply(&mut self, index: Index, gone: &mut Gone) {
         assert_eq!(index, self.applied.index.next(), "entries are applied in order");
         let at = (index.0 - self.first().0) as usize;
-        let entry = self.entries.get(at).expect("entries stay until they are applied");
+        let entry = self.entries.get_mut(at).expect("entries stay until they are applied");
         let map = &mut self.map;
+        let mut orphans = Vec::new();
         match &entry.op {
             Op::Noop => {}
             Op::Write { chunk, sums, .. } => {
                 for ((block, place), &sum) in entry.blocks().zip(sums) {
-                    let old = map.set(*chunk, block, Mapping::stored(place, sum, index));
-                    replaced.extend(old.map(|old| (*chunk, block, old)));
+                    match map.set(*chunk, block, Mapping::stored(place, sum, index)) {
+                        Some(old) => gone.replaced.push((*chunk, block, old)),
+                        None => orphans.push(place),
+                    }
                 }
             }
             Op::Trim { chunk, range } => {
                 for block in range.iter() {
                     let old = map.trim(*chunk, block, index);
-                    replaced.extend(old.map(|old| (*chunk, block, old)));
+                    gone.replaced.extend(old.map(|old| (*chunk, block, old)));
                 }
             }
             Op::Fence { volume, epoch } => fence(&mut self.fences, *volume, *epoch),
             Op::DropVolume { volume } => {
                 fence(&mut self.fences, *volume, Epoch(u64::MAX));
-                drop_volume(map, *volume, replaced, slots);
+                drop_volume(map, *volume, gone);
             }
         }
+        entry.orphans = orphans;
         self.applied = LogPos { term: entry.term, index };
     }
 
@@ -197,17 +232,10 @@ impl Replica {
     }
 }
 
-/// Removes the chunks of a volume. Adds its blocks, and the slots of its pages.
-pub(crate) fn drop_volume(
-    map: &mut Map,
-    volume: VolumeId,
-    replaced: &mut Replaced,
-    slots: &mut Vec<u32>,
-) {
+/// Removes the chunks of a volume.
+pub(crate) fn drop_volume(map: &mut Map, volume: VolumeId, gone: &mut Gone) {
     for chunk in map.chunks_of(volume) {
-        let (blocks, gone) = map.remove(chunk);
-        replaced.extend(blocks.into_iter().map(|(block, old)| (chunk, block, old)));
-        slots.extend(gone);
+        gone.chunk(chunk, map.remove(chunk));
     }
 }
 

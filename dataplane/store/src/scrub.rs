@@ -9,7 +9,7 @@ use ogive_types::message::BlockVersion;
 use ogive_types::{ChunkId, CopysetId};
 
 use crate::limits::SCRUB_CHUNKS_MAX;
-use crate::map::Map;
+use crate::map::{Map, PAGE_BLOCKS};
 use crate::reads::{Use, Wanted};
 use crate::store::Store;
 
@@ -26,7 +26,8 @@ pub struct ScrubCursor {
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScrubStep {
-    /// Blocks that are being read; [`crate::StoreEvent::Checked`] follows if there are any.
+    /// Blocks that are being read; [`crate::StoreEvent::Checked`] follows if there are any. None
+    /// while a page of the map is read that names them.
     pub blocks: usize,
     /// Where to go on; `None` at the end of the lap.
     pub next: Option<ScrubCursor>,
@@ -47,13 +48,17 @@ impl Store {
         let mut found = Vec::new();
         for chunk in replica.map.chunks_after(from.after).take(SCRUB_CHUNKS_MAX) {
             let start = from.part.filter(|(c, _)| *c == chunk).map_or(0, |(_, block)| block);
-            let (wanted, stopped_at) = mapped(&replica.map, chunk, start, blocks_max);
-            match stopped_at {
+            let part = Part::of(&replica.map, chunk, start, blocks_max);
+            match part.stopped_at {
                 Some(block) => at.part = Some((chunk, block)),
                 None => at.after = Some(chunk),
             }
-            if !wanted.is_empty() {
-                found = wanted;
+            if let Some(number) = part.out {
+                self.wish(copyset, (chunk, number));
+                return ScrubStep { blocks: 0, next: Some(at) };
+            }
+            if !part.wanted.is_empty() {
+                found = part.wanted;
                 break;
             }
         }
@@ -71,16 +76,43 @@ impl Store {
     }
 }
 
-/// Up to `max` mapped blocks of a chunk from `start` on, and the one at which it stopped for it.
-fn mapped(map: &Map, chunk: ChunkId, start: u16, max: usize) -> (Vec<Wanted>, Option<u16>) {
-    let mut wanted = Vec::new();
-    for (number, mapping) in map.blocks(chunk).filter(|(number, _)| *number >= start) {
-        let Some(place) = mapping.block() else { continue };
-        if wanted.len() == max {
-            return (wanted, Some(number));
+/// What a step reads of a chunk.
+#[derive(Default)]
+struct Part {
+    wanted: Vec<Wanted>,
+    /// Where the next step goes on, when this is not all of the chunk.
+    stopped_at: Option<u16>,
+    /// The page that must be read first, if there is nothing before it.
+    out: Option<u8>,
+}
+
+impl Part {
+    /// Up to `max` mapped blocks of a chunk from `start` on, as far as the map is in memory.
+    fn of(map: &Map, chunk: ChunkId, start: u16, max: usize) -> Part {
+        let mut part = Part::default();
+        for (number, page) in map.pages_in(chunk) {
+            let first = u16::from(number) * PAGE_BLOCKS;
+            let from = start.max(first);
+            if from >= first + PAGE_BLOCKS {
+                continue;
+            }
+            if page.out {
+                part.stopped_at = Some(from);
+                part.out = part.wanted.is_empty().then_some(number);
+                return part;
+            }
+            for at in from..first + PAGE_BLOCKS {
+                let mapping = page.get(at);
+                let Some(place) = mapping.block() else { continue };
+                if part.wanted.len() == max {
+                    part.stopped_at = Some(at);
+                    return part;
+                }
+                let (index, sum) = (mapping.index, mapping.sum);
+                let block = BlockVersion { chunk, number: at, index, sum };
+                part.wanted.push(Wanted { place: Some(place), block });
+            }
         }
-        let block = BlockVersion { chunk, number, index: mapping.index, sum: mapping.sum };
-        wanted.push(Wanted { place: Some(place), block });
+        part
     }
-    (wanted, None)
 }

@@ -49,6 +49,8 @@ pub(crate) struct Space {
     /// Blocks that the device failed to read; they are retired when they are freed.
     bad: BTreeSet<u32>,
     retired: u32,
+    /// Blocks of dropped map pages that must be read before they are known.
+    unknown: u32,
 }
 
 impl Space {
@@ -63,12 +65,23 @@ impl Space {
             wanted: false,
             bad: BTreeSet::new(),
             retired: 0,
+            unknown: 0,
         }
+    }
+
+    /// So many blocks are freed that will be given once it is known which they are.
+    pub(crate) fn expect(&mut self, blocks: u16) {
+        self.unknown += u32::from(blocks);
+    }
+
+    /// So many of them are known now.
+    pub(crate) fn expected(&mut self, blocks: u16) {
+        self.unknown -= u32::from(blocks);
     }
 
     /// Blocks that are free or about to be.
     pub(crate) fn free_blocks(&self) -> u32 {
-        self.blocks.free() + (self.fresh.len() + self.waiting.len()) as u32
+        self.blocks.free() + self.unknown + (self.fresh.len() + self.waiting.len()) as u32
     }
 
     pub(crate) fn len(&self) -> u32 {

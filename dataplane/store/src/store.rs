@@ -4,23 +4,25 @@
 //! disk operation, `poll_ops` hands out new ones, `poll_events` what others wait for. It never
 //! blocks and knows no clock.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use ogive_buf::{Buf, BufMut, Pool};
 use ogive_types::message::Mapped;
-use ogive_types::{
-    BLOCK_BYTES, BlockRange, ChunkId, CopysetId, Epoch, Index, LogPos, Term, VolumeId,
-};
+use ogive_types::{BLOCK_BYTES, CopysetId, Epoch, Index, LogPos, Term, VolumeId};
 
 use crate::alloc::Allocator;
 use crate::checkpoint::Checkpoint;
 use crate::codec::Writer;
 use crate::io::{DiskDone, DiskError, DiskOp, OpId};
 use crate::limits::BATCH_BYTES_MAX;
+use crate::map::{MapUse, PageKey};
+use crate::paging::Paging;
 use crate::reads::{Damage, ReadError, Reads};
 use crate::record::encode_entry;
 use crate::region::RegionLayout;
-use crate::replica::{HardState, LogEntry, Replaced, Replica, ReplicaState};
+use crate::replica::{Gone, HardState, LogEntry, Replica, ReplicaState};
 use crate::retain::Retained;
 use crate::slab::Slab;
 use crate::space::Space;
@@ -38,6 +40,9 @@ pub struct StoreOptions {
     pub retain_bytes: usize,
     /// Share of the data blocks, 1 / n, that kept entries may hold on to.
     pub retain_share: u32,
+    /// Bytes of memory that maps should take; beyond it their pages are read from the device when
+    /// they are needed.
+    pub map_bytes_max: usize,
 }
 
 impl Default for StoreOptions {
@@ -47,6 +52,8 @@ impl Default for StoreOptions {
             retain_entries: 16_384,
             retain_bytes: 32 << 20,
             retain_share: 16,
+            // What 80 GiB of data take that were written at random, or 250 GiB in large pieces.
+            map_bytes_max: 1 << 30,
         }
     }
 }
@@ -89,6 +96,19 @@ pub enum StoreEvent {
         /// The bytes, checked against their checksums.
         result: Result<Buf, ReadError>,
     },
+    /// It was found which blocks hold data.
+    Mapped {
+        /// As given to the question.
+        token: u64,
+        /// Runs of blocks that do or do not, without gaps.
+        result: Result<Vec<Mapped>, ReadError>,
+    },
+    /// A page of a map is in memory that was missing when a repair was refused, a scan ended early,
+    /// or a peer's question could not be answered.
+    MapRead {
+        /// The copyset.
+        copyset: CopysetId,
+    },
     /// A delta page or a log reset is on stable storage, and shows.
     DeltaPersisted {
         /// As given to it.
@@ -125,6 +145,8 @@ pub(crate) enum Kind {
     Flush,
     Read { read: u64, part: usize },
     Checkpoint,
+    PageWrite { copyset: CopysetId, key: PageKey, slot: u32 },
+    PageRead { fetch: u64 },
 }
 
 /// One shard's part of a device.
@@ -155,7 +177,11 @@ pub struct Store {
     pub(crate) written: Written,
     /// Memory used again and again: for a record, and for what entries replaced.
     pub(crate) record: Vec<u8>,
-    pub(crate) replaced: Replaced,
+    pub(crate) gone: Gone,
+    pub(crate) map_use: Rc<MapUse>,
+    pub(crate) paging: Paging,
+    /// Pages of maps that someone looked for in vain.
+    pub(crate) wishes: RefCell<BTreeSet<(CopysetId, PageKey)>>,
 }
 
 /// The parts of a store that recovery finds.
@@ -171,6 +197,7 @@ pub(crate) struct Parts {
     pub(crate) checkpoint: Checkpoint,
     pub(crate) hints: BTreeSet<CopysetId>,
     pub(crate) log_reserve: BufMut,
+    pub(crate) map_use: Rc<MapUse>,
 }
 
 impl Store {
@@ -199,7 +226,10 @@ impl Store {
             failed: None,
             written: Written::default(),
             record: Vec::new(),
-            replaced: Vec::new(),
+            gone: Gone::default(),
+            map_use: parts.map_use,
+            paging: Paging::default(),
+            wishes: RefCell::default(),
         };
         store.count_entries();
         store
@@ -273,36 +303,21 @@ impl Store {
         replica.map(|r| r.fences.iter().map(|(&v, &e)| (v, e)).collect()).unwrap_or_default()
     }
 
-    /// Which blocks of a range hold data, without gaps.
-    pub fn mapped(&self, id: CopysetId, chunk: ChunkId, range: BlockRange) -> Vec<Mapped> {
-        let mut runs: Vec<Mapped> = Vec::new();
-        let map = self.replicas.get(&id).map(|r| &r.map);
-        for block in range.iter() {
-            let mapped = map.is_some_and(|m| m.get(chunk, block).block().is_some());
-            let start = match runs.last_mut() {
-                Some(last) if last.mapped == mapped => {
-                    let start = last.range.start();
-                    runs.pop();
-                    start
-                }
-                _ => block,
-            };
-            let range = BlockRange::new(start, block + 1 - start).expect("part of a valid range");
-            runs.push(Mapped { range, mapped });
-        }
-        runs
-    }
-
     /// Takes in an ended disk operation.
     pub fn complete(&mut self, done: DiskDone) {
         let kind = self.ops.remove(done.id.0).expect("each operation ends once");
         match (kind, done.result) {
             (Kind::Read { read, part }, result) => return self.read_part_done(read, part, result),
+            (Kind::PageRead { fetch }, result) => return self.page_read(fetch, result),
             (_, Err(error)) => return self.fail(error),
             (Kind::Data { seq }, _) => self.log.data_written(seq),
             (Kind::Log, _) => self.log_written(),
             (Kind::Flush, _) => self.log.flushed(),
             (Kind::Checkpoint, _) => return self.checkpoint_step_done(),
+            (Kind::PageWrite { copyset, key, slot }, _) => {
+                self.page_written(copyset, key, slot);
+                return self.checkpoint_step_done();
+            }
         }
         if !self.options.volatile_cache {
             self.log.persist_written();
@@ -321,6 +336,7 @@ impl Store {
         if self.failed.is_none() {
             self.failed = Some(error);
             self.events.push_back(StoreEvent::Failed { error });
+            self.fail_parked(error);
         }
     }
 
@@ -379,6 +395,7 @@ impl Store {
                 self.out.push(DiskOp::Flush { id });
             }
             self.advance_checkpoint();
+            self.advance_paging();
         }
         self.retry_reads();
         out.append(&mut self.out);
@@ -386,6 +403,9 @@ impl Store {
 
     /// Takes what others wait for.
     pub fn poll_events(&mut self, out: &mut Vec<StoreEvent>) {
+        if self.failed.is_none() {
+            self.take_wishes();
+        }
         out.extend(self.events.drain(..));
     }
 
@@ -441,6 +461,7 @@ impl Store {
             && self.ops.is_empty()
             && self.out.is_empty()
             && self.checkpoint.is_idle()
+            && self.paging.is_idle()
     }
 
     /// Counters and sizes.
@@ -452,7 +473,7 @@ impl Store {
             blocks_mapped: self.replicas.values().map(|r| r.map.mapped()).sum(),
             blocks_retired: u64::from(self.space.retired()),
             map_pages: self.pages as u64,
-            map_bytes: self.replicas.values().map(|r| r.map.bytes() as u64).sum(),
+            map_bytes: self.map_use.bytes.get() as u64,
             map_pages_max: u64::from(self.slots.len()) / 2,
             log_bytes_used: self.log.used(),
             log_bytes: self.layout.log_bytes,

@@ -23,8 +23,9 @@
 
 use crate::codec::{Reader, Writer};
 
-/// Version of the region's structures. Version 1 knew only the wide form of map pages.
-pub(crate) const VERSION: u32 = 2;
+/// Version of the region's structures. Version 1 knew only the wide form of map pages, version 2
+/// wrote the places of pages in one piece and let the log run ahead of its mark without a bound.
+pub(crate) const VERSION: u32 = 3;
 /// The oldest version that is read; what is written is always of the newest.
 pub(crate) const VERSION_MIN: u32 = 1;
 pub(crate) const SUPERBLOCK_BYTES: usize = 4096;

@@ -17,7 +17,7 @@ use ogive_types::message::DeltaPage;
 use ogive_types::{ChunkId, CopysetId, Index};
 
 use crate::batch::{self, HEADER_BYTES, Header};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_SHARE, PENDING_BYTES_MAX, PENDING_SHARE};
+use crate::limits::{PENDING_BYTES_MAX, PENDING_SHARE};
 use crate::record::Piece;
 use crate::replica::HardState;
 
@@ -115,11 +115,6 @@ impl LogWriter {
         self.records.len() as u64 >= share.min(PENDING_BYTES_MAX as u64)
     }
 
-    /// Most bytes of a batch, unless a single record is longer.
-    fn batch_bytes_max(&self) -> usize {
-        BATCH_BYTES_MAX.min((self.log_bytes / BATCH_SHARE) as usize)
-    }
-
     /// Adds a record with `data_writes` data writes that were started for it.
     pub(crate) fn add(&mut self, record: &[u8], data_writes: u32) -> Seq {
         let seq = self.next_seq();
@@ -197,7 +192,7 @@ impl LogWriter {
         if self.log_write_in_flight || self.pending.is_empty() {
             return None;
         }
-        let room = self.batch_bytes_max() - HEADER_BYTES;
+        let room = batch::batch_bytes_max(self.log_bytes) - HEADER_BYTES;
         let (mut count, mut bytes) = (0, 0);
         for &record in &self.pending {
             if count > 0 && bytes + record > room {
@@ -209,7 +204,9 @@ impl LogWriter {
         let len = batch::batch_bytes(bytes, self.sector);
         let at = batch::place(self.ends.head, len, self.log_bytes);
         let fits = at + len - self.ends.tail <= self.log_bytes;
-        fits.then_some(Plan { at, len: len as usize, count, bytes })
+        // Recovery relies on it: see `logscan.rs`.
+        let near = self.ends.head - self.persisted <= batch::unpersisted_max(self.log_bytes);
+        (fits && near).then_some(Plan { at, len: len as usize, count, bytes })
     }
 
     /// Makes the planned batch in `memory`, which is exactly as long as it. Its write must start

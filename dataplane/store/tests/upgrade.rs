@@ -16,7 +16,8 @@ use ogive_types::{
 };
 
 /// The device after [`Device::life`], with [`unpack`] to be made whole. Written by version 1.
-const GOLDEN: &[u8] = include_bytes!("golden/device_v1.bin");
+const V1: &[u8] = include_bytes!("golden/device_v1.bin");
+const V2: &[u8] = include_bytes!("golden/device_v2.bin");
 const DEVICE_BYTES: u64 = 12 << 20;
 const COPYSETS: [CopysetId; 2] = [CopysetId(1), CopysetId(2)];
 
@@ -48,10 +49,14 @@ struct Device {
 }
 
 impl Device {
-    fn open(mut disk: SimDisk) -> Device {
+    fn open(disk: SimDisk) -> Device {
+        Device::open_with(disk, 1 << 30)
+    }
+
+    fn open_with(mut disk: SimDisk, map_bytes_max: usize) -> Device {
         let label = read_label(&disk).expect("as written here");
         let pool = Pool::new(32 << 20);
-        let options = StoreOptions::default();
+        let options = StoreOptions { map_bytes_max, ..StoreOptions::default() };
         let store =
             Store::open(&mut disk, &label, 0, pool.clone(), options).expect("as written here");
         let last = |id| store.replica(id).map_or(0, |state| state.last.index.0);
@@ -251,21 +256,25 @@ fn a_device_of_this_version_holds_what_was_written() {
     again.compare();
 }
 
+/// Whether pages of the map are in memory or not, those of a former version are read as they are.
 #[test]
-fn a_device_of_version_1_opens_and_is_brought_up_to_date() {
-    let content = born().content;
-    let mut disk = SimDisk::new(DEVICE_BYTES, 512);
-    disk.write_at(0, &unpack(GOLDEN)).expect("as written here");
-    disk.flush().expect("as written here");
-    let mut device = Device { content, ..Device::open(disk) };
-    for round in 0..3 {
-        let applied = |id: CopysetId| Index(if id.0 == 1 { 64 } else { 94 });
-        COPYSETS.iter().for_each(|&id| device.store.apply(id, applied(id)));
-        device.compare();
-        if round == 1 {
-            device.store.start_checkpoint();
-            device.settle();
+fn devices_of_former_versions_open_and_are_brought_up_to_date() {
+    for (golden, map_bytes_max) in [(V1, 1 << 30), (V2, 1 << 30), (V1, 0), (V2, 0)] {
+        let content = born().content;
+        let mut disk = SimDisk::new(DEVICE_BYTES, 512);
+        disk.write_at(0, &unpack(golden)).expect("as written here");
+        disk.flush().expect("as written here");
+        let open = |disk| Device::open_with(disk, map_bytes_max);
+        let mut device = Device { content, ..open(disk) };
+        for round in 0..3 {
+            let applied = |id: CopysetId| Index(if id.0 == 1 { 64 } else { 94 });
+            COPYSETS.iter().for_each(|&id| device.store.apply(id, applied(id)));
+            device.compare();
+            if round == 1 {
+                device.store.start_checkpoint();
+                device.settle();
+            }
+            device = Device { content: device.content, ..open(device.disk) };
         }
-        device = Device { content: device.content, ..Device::open(device.disk) };
     }
 }

@@ -79,6 +79,11 @@ pub struct ChunkserverArgs {
     #[arg(long, env = "OGIVE_CHUNKSERVER_BUFFERS", default_value = "256MiB",
         value_parser = parse_size, value_name = "SIZE")]
     pub buffers: u64,
+    /// Memory for the maps of each shard, which say where each block lies. They take 1 to 3.3 GiB
+    /// for each TiB of data; what is beyond this size is read from the device when it is needed.
+    #[arg(long, env = "OGIVE_CHUNKSERVER_MAPS", default_value = "1GiB",
+        value_parser = parse_size, value_name = "SIZE")]
+    pub maps: u64,
     /// Bytes that the scrub reads in a second to find damaged blocks before somebody needs them; 0
     /// for none.
     #[arg(long, env = "OGIVE_CHUNKSERVER_SCRUB_RATE", default_value = "8MiB",

@@ -77,6 +77,7 @@ fn config(
         cores: args.cores.clone(),
         poll: args.poll.mode(args.spin_us, shards),
         buffer_bytes: usize::try_from(args.buffers).context("--buffers is too large")?,
+        map_bytes_max: usize::try_from(args.maps).context("--maps is too large")?,
         timing: Timing::default(),
         scrub: ScrubOptions { bytes_per_second: args.scrub_rate, ..ScrubOptions::default() },
         transport: args.transport,

@@ -189,20 +189,16 @@ impl Examiner {
     ) -> Result<u64, String> {
         let window = range(FIRST, BLOCKS);
         let tag = |block| state.content.get(&(chunk, block)).copied().unwrap_or(0);
-        for run in store.mapped(id, chunk, window) {
-            if let Some(block) = run.range.iter().find(|&block| (tag(block) != 0) != run.mapped) {
-                let applied = store.applied(id);
-                return Err(format!(
-                    "{id} {chunk} block {block} with {applied} applied: mapped is {}",
-                    run.mapped
-                ));
-            }
-        }
+        self.compare_mapped(store, image, (id, chunk), tag)?;
         if window.iter().all(|block| tag(block) == 0) {
             return Ok(0);
         }
         store.read(0, id, chunk, window);
-        let data = match self.read_result(store, image)? {
+        let data = self.answer(store, image, |event| match event {
+            StoreEvent::ReadDone { result, .. } => Some(result),
+            _ => None,
+        });
+        let data = match data? {
             Ok(data) => data,
             Err(ReadError::Checksum) => return Ok(1),
             Err(error) => return Err(format!("{id} {chunk}: {error}")),
@@ -219,27 +215,50 @@ impl Examiner {
         Ok(0)
     }
 
-    fn read_result(
+    /// Compares which blocks of a chunk hold data.
+    fn compare_mapped(
         &mut self,
         store: &mut Store,
         image: &mut Image,
-    ) -> Result<Result<ogive_buf::Buf, ReadError>, String> {
+        (id, chunk): (CopysetId, ChunkId),
+        tag: impl Fn(u16) -> u64,
+    ) -> Result<(), String> {
+        store.mapped(0, id, chunk, range(FIRST, BLOCKS));
+        let mapped = self.answer(store, image, |event| match event {
+            StoreEvent::Mapped { result, .. } => Some(result),
+            _ => None,
+        })?;
+        for run in mapped.map_err(|error| format!("{id} {chunk}: {error}"))? {
+            if let Some(block) = run.range.iter().find(|&block| (tag(block) != 0) != run.mapped) {
+                let applied = store.applied(id);
+                return Err(format!(
+                    "{id} {chunk} block {block} with {applied} applied: mapped is {}",
+                    run.mapped
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a store until it has said what is waited for.
+    fn answer<T>(
+        &mut self,
+        store: &mut Store,
+        image: &mut Image,
+        mut wanted: impl FnMut(StoreEvent) -> Option<T>,
+    ) -> Result<T, String> {
         loop {
+            let mut events = Vec::new();
+            store.poll_events(&mut events);
+            if let Some(answer) = events.into_iter().find_map(&mut wanted) {
+                return Ok(answer);
+            }
             store.poll_ops(&mut self.ops);
             if self.ops.is_empty() {
                 return Err("a read does not end".to_owned());
             }
             for op in self.ops.drain(..) {
                 store.complete(done(image, op));
-            }
-            let mut events = Vec::new();
-            store.poll_events(&mut events);
-            let results = events.into_iter().find_map(|event| match event {
-                StoreEvent::ReadDone { result, .. } => Some(result),
-                _ => None,
-            });
-            if let Some(result) = results {
-                return Ok(result);
             }
         }
     }

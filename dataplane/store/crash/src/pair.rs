@@ -125,6 +125,10 @@ impl Pair {
 
     /// Data of a page, or `None` when it has changed since.
     fn fetch(&mut self, scan: &DeltaScan) -> Option<Option<Buf>> {
+        if scan.waits {
+            self.from.pump(4); // a page of the map must be read first
+            return None;
+        }
         if scan.chunks.iter().flat_map(|c| &c.extents).all(|e| e.sums.is_empty()) {
             return Some(None);
         }

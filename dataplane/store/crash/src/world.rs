@@ -59,6 +59,8 @@ impl Setup {
             retain_entries: [2, 40, 10_000][rng.below(3) as usize],
             retain_bytes: [0, 1 << 20][rng.below(2) as usize],
             retain_share: [2, 16][rng.below(2) as usize],
+            // Room for none, for a few, or for all pages of the maps.
+            map_bytes_max: [0, 6 << 10, 1 << 30][rng.below(3) as usize],
             ..StoreOptions::default()
         };
         let sector = [512, 4096][rng.below(2) as usize];

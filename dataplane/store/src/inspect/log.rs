@@ -9,8 +9,9 @@ use super::overlay::Overlay;
 use crate::batch::Header;
 use crate::io::RegionIo;
 use crate::label::Label;
+use crate::logscan::LogScan;
 use crate::record::{Extent, Piece, Record};
-use crate::recover::{LogEnd as LogPlace, OpenError, Recovery, decode_records};
+use crate::recover::{LogEnd as LogPlace, OpenError, Recovery, decode_records, on_io};
 use crate::superblock::Superblock;
 
 /// What follows the last good batch.
@@ -88,7 +89,7 @@ pub fn dump_log(
     let superblock = recovery.superblock()?;
     let log_start = recovery.layout.log_start;
     let sector = label.sector;
-    let mut walk = Walk::new(&mut recovery, &superblock)?;
+    let mut walk = Walk::new(&recovery, &superblock)?;
     let ring_bytes = walk.ring_bytes();
     while let Some((header, records)) = walk.next_batch() {
         let records = decode_records(records, header.records);
@@ -109,31 +110,33 @@ pub fn dump_log(
 }
 
 /// Follows the chain of batches.
-pub(super) struct Walk<'r, 'io> {
-    recovery: &'r Recovery<'io>,
-    ring: Vec<u8>,
+pub(super) struct Walk<'r> {
+    scan: LogScan<'r>,
+    sector: u32,
     tail: u64,
     end: LogPlace,
     mount: u64,
     mark: u64,
 }
 
-impl<'r, 'io> Walk<'r, 'io> {
+impl<'r> Walk<'r> {
     pub(super) fn new(
-        recovery: &'r mut Recovery<'io>,
+        recovery: &'r Recovery<'_>,
         superblock: &Superblock,
-    ) -> Result<Walk<'r, 'io>, OpenError> {
-        let ring = recovery.ring()?;
-        let mark = recovery.newest_mark(&ring, superblock);
+    ) -> Result<Walk<'r>, OpenError> {
+        let mut scan = recovery.log_scan();
+        let (_, mark) = scan.ends(superblock).map_err(on_io("read the log"))?;
         let end = LogPlace { at: superblock.tail, crc: superblock.tail_crc };
-        Ok(Walk { recovery, ring, tail: superblock.tail, end, mount: 0, mark })
+        let (sector, tail) = (recovery.sector, superblock.tail);
+        Ok(Walk { scan, sector, tail, end, mount: 0, mark })
     }
 
     /// The next batch, with the bytes of its records.
     pub(super) fn next_batch(&mut self) -> Option<(Header, &[u8])> {
-        let next = self.recovery.next_batch(&self.ring, &self.end, self.mount, self.tail);
-        let (header, records) = next?;
-        self.end = LogPlace { at: header.end(self.recovery.sector), crc: header.crc };
+        // All of the chain was read when its ends were looked for.
+        let next = self.scan.next(self.end.at, self.end.crc, self.mount, self.tail);
+        let (header, records) = next.ok()??;
+        self.end = LogPlace { at: header.end(self.sector), crc: header.crc };
         self.mount = header.mount;
         Some((header, records))
     }
@@ -148,7 +151,7 @@ impl<'r, 'io> Walk<'r, 'io> {
     }
 
     pub(super) fn ring_bytes(&self) -> u64 {
-        self.ring.len() as u64
+        self.scan.len()
     }
 
     /// What the end of the chain means, when it was reached.

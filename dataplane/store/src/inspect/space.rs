@@ -82,9 +82,9 @@ fn replicas(store: &Store) -> Vec<ReplicaSpace> {
     for (&CopysetId(copyset), replica) in &store.replicas {
         let mut volumes: BTreeMap<VolumeId, (u64, u64)> = BTreeMap::new();
         for chunk in replica.map.chunks_after(None) {
-            let blocks = replica.map.blocks(chunk).filter(|(_, m)| m.block().is_some()).count();
+            let blocks = replica.map.pages_in(chunk).map(|(_, page)| u64::from(page.mapped));
             let volume = volumes.entry(chunk.volume).or_default();
-            *volume = (volume.0 + 1, volume.1 + blocks as u64);
+            *volume = (volume.0 + 1, volume.1 + blocks.sum::<u64>());
         }
         if volumes.is_empty() {
             all.push(ReplicaSpace { copyset, volume: None, chunks: 0, blocks: 0 });

@@ -13,13 +13,10 @@ use crate::directory::{self, PagePlace};
 use crate::io::{DiskDone, DiskError, DiskOp, RegionIo};
 use crate::label::{self, CopyState, Label, LabelError};
 use crate::limits::FINDINGS_MAX;
-use crate::map::{PAGE_BLOCKS, PAGE_BYTES};
+use crate::map::{PAGE_BLOCKS, PAGE_BYTES, PageKey};
 use crate::recover::{OpenError, Recovery, decode_records};
 use crate::store::{Store, StoreEvent, StoreOptions};
 use crate::superblock::Superblock;
-
-/// Blocks read at once.
-const READ_BLOCKS: u16 = 256;
 
 /// What was looked at, and what is damaged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -216,15 +213,17 @@ impl Verify<'_> {
         let stats = store.stats();
         let total_bytes = stats.blocks_mapped * BLOCK_BYTES as u64;
         let mut reader = Reader { store, overlay, done: 0 };
-        for (id, chunk, range) in reader.mapped() {
-            let damaged = reader.check(id, chunk, range);
-            self.seen.data_blocks += u64::from(range.blocks());
-            for range in damaged {
-                let place = Place::of(id, chunk, range.start(), range.blocks());
-                self.damaged("data is damaged; a peer must repair it", Some(place));
+        for (id, (chunk, number)) in reader.pages() {
+            for range in reader.mapped(id, chunk, number) {
+                let damaged = reader.check(id, chunk, range);
+                self.seen.data_blocks += u64::from(range.blocks());
+                for range in damaged {
+                    let place = Place::of(id, chunk, range.start(), range.blocks());
+                    self.damaged("data is damaged; a peer must repair it", Some(place));
+                }
+                let done_bytes = reader.done * BLOCK_BYTES as u64;
+                (self.progress)(Progress { shard, done_bytes, total_bytes });
             }
-            let done_bytes = reader.done * BLOCK_BYTES as u64;
-            (self.progress)(Progress { shard, done_bytes, total_bytes });
         }
         for (id, index, chunk, range) in reader.entries() {
             self.seen.data_blocks += u64::from(range.blocks());
@@ -253,22 +252,24 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Runs of mapped blocks, each within [`READ_BLOCKS`].
-    fn mapped(&self) -> Vec<(CopysetId, ChunkId, BlockRange)> {
-        let mut runs: Vec<(CopysetId, ChunkId, BlockRange)> = Vec::new();
-        for (&id, replica) in &self.store.replicas {
-            for chunk in replica.map.chunks_after(None) {
-                let blocks = replica.map.blocks(chunk).filter(|(_, m)| m.block().is_some());
-                for (block, _) in blocks {
-                    let longer = runs.last_mut().and_then(|(i, c, range)| {
-                        let fits = (*i, *c, range.end()) == (id, chunk, block)
-                            && range.blocks() < READ_BLOCKS;
-                        fits.then(|| *range = one(range.start(), range.blocks() + 1))
-                    });
-                    if longer.is_none() {
-                        runs.push((id, chunk, one(block, 1)));
-                    }
-                }
+    /// All pages of all maps.
+    fn pages(&self) -> Vec<(CopysetId, PageKey)> {
+        let replicas = self.store.replicas.iter();
+        replicas.flat_map(|(&id, r)| r.map.iter().map(move |(key, _)| (id, key))).collect()
+    }
+
+    /// Runs of mapped blocks of a page.
+    fn mapped(&mut self, id: CopysetId, chunk: ChunkId, number: u8) -> Vec<BlockRange> {
+        if self.store.page_out(id, chunk, u16::from(number) * PAGE_BLOCKS).is_some() {
+            self.store.wish(id, (chunk, number));
+            self.finish();
+        }
+        let mut runs: Vec<BlockRange> = Vec::new();
+        let page = self.store.replicas[&id].map.page((chunk, number));
+        for (block, _) in page.into_iter().flat_map(|page| page.stored(number)) {
+            match runs.last_mut().filter(|run| run.end() == block) {
+                Some(run) => *run = one(run.start(), run.blocks() + 1),
+                None => runs.push(one(block, 1)),
             }
         }
         runs

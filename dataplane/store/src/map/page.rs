@@ -22,6 +22,8 @@
 //! entries of 15 bytes: device block u32 (`0xffffffff` empty, `0xfffffffe` trimmed) · checksum u32
 //! · index of 7 bytes. Pages of version 1 are all wide, and zero from 34 to 64.
 
+use std::cell::Cell;
+
 use ogive_types::{BlockSum, CopysetId, Index};
 
 use super::body::{Body, DENSE, RUNS, WIDE};
@@ -42,20 +44,111 @@ const _: () = assert!(HEADER_BYTES + WIDE_BYTES <= PAGE_BYTES);
 const NO_SLOT: u32 = u32::MAX;
 
 /// The mappings of 256 blocks, and what the store knows of them.
+///
+/// A page that is *out* lies in its slot only. What is applied to it meanwhile is kept here, and
+/// joined with it when it was read.
 pub(crate) struct Page {
+    /// All mappings; of a page that is out, those that came since.
     pub(super) body: Body,
+    /// The newest index of its mappings; of a page that was never read, of those that came since.
+    pub(crate) newest: Index,
     slot: u32,
     /// Checksum of that version.
     sum: u32,
-    /// Mapped blocks.
-    pub(super) mapped: u16,
+    /// Mapped blocks; of a page that is out, without what came since.
+    pub(crate) mapped: u16,
     /// Changed since it was last written to the device.
     pub(crate) dirty: bool,
+    /// Not in memory.
+    pub(crate) out: bool,
+    /// The read that brings it in, while it is out.
+    pub(crate) fetch: Option<u32>,
+    /// Being written to its slot.
+    pub(crate) writing: bool,
+    /// Stays in memory for the sake of someone who asked for it and comes again.
+    pub(crate) held: bool,
+    /// Used since the clock's hand passed.
+    pub(super) used: Cell<bool>,
 }
+const _: () = assert!(size_of::<Page>() <= 56);
 
 impl Page {
     pub(super) fn new() -> Page {
-        Page { body: Body::default(), slot: NO_SLOT, sum: 0, mapped: 0, dirty: false }
+        Page {
+            body: Body::default(),
+            newest: Index(0),
+            slot: NO_SLOT,
+            sum: 0,
+            mapped: 0,
+            dirty: false,
+            out: false,
+            fetch: None,
+            writing: false,
+            held: false,
+            used: Cell::new(true),
+        }
+    }
+
+    /// A page that lies in a slot and was not read yet.
+    pub(super) fn out(slot: u32) -> Page {
+        Page { slot, out: true, ..Page::new() }
+    }
+
+    /// One block as this version has it.
+    pub(crate) fn get(&self, block: u16) -> Mapping {
+        self.body.get(block % PAGE_BLOCKS)
+    }
+
+    /// May leave memory: its slot holds all of it.
+    pub(super) fn can_go(&self) -> bool {
+        let clean = !self.dirty && !self.writing;
+        clean && !self.held && !self.out && self.slot != NO_SLOT && self.body.bytes() > 0
+    }
+
+    /// Notes a use and a change; whether it is the first since the page was written.
+    pub(super) fn changes(&mut self) -> bool {
+        self.used.set(true);
+        !std::mem::replace(&mut self.dirty, true)
+    }
+
+    /// Moves a block to another place, if it is this very version of it; the mapping before.
+    pub(super) fn relocate(&mut self, at: u16, new: Mapping) -> Option<Mapping> {
+        let old = self.body.get(at);
+        old.block().filter(|_| (old.index, old.sum) == (new.index, new.sum))?;
+        self.body.replace(at, old, new);
+        Some(old)
+    }
+
+    /// Comes into memory, as it was read; what was applied while it was out is returned.
+    pub(super) fn come_in(&mut self, read: Page) -> Body {
+        (self.out, self.fetch, self.mapped, self.sum) = (false, None, read.mapped, read.sum);
+        self.newest = self.newest.max(read.newest);
+        self.used.set(true);
+        std::mem::replace(&mut self.body, read.body)
+    }
+
+    /// Leaves memory.
+    pub(super) fn go(&mut self) {
+        assert!(self.can_go(), "what leaves memory is on the device");
+        self.body = Body::default();
+        self.out = true;
+    }
+
+    /// Names the device blocks that it maps.
+    pub(crate) fn each_stored(&self, mut name: impl FnMut(u32)) {
+        self.body.each(|_, m| m.block().into_iter().for_each(&mut name));
+    }
+
+    /// Names its mappings that hold data, as blocks of the chunk.
+    pub(crate) fn stored(&self, number: u8) -> Vec<(u16, Mapping)> {
+        let first = u16::from(number) * PAGE_BLOCKS;
+        let mut stored = Vec::with_capacity(usize::from(self.mapped));
+        self.body.each(|at, m| {
+            if m.block().is_some() {
+                stored.push((first + at, m));
+            }
+        });
+        stored
     }
 
     /// Where its last written version lies.
@@ -74,6 +167,7 @@ impl Page {
         self.slot = slot;
         self.sum = page_sum(bytes);
         self.dirty = false;
+        self.writing = true;
         before
     }
 
@@ -156,11 +250,14 @@ impl Page {
         Some((Page { body, ..Page::new() }, mapped))
     }
 
-    /// Counts its mapped blocks.
-    pub(super) fn count(&mut self) {
-        let mut mapped = 0;
-        self.body.each(|_, m| mapped += u16::from(m.block().is_some()));
-        self.mapped = mapped;
+    /// Counts its mapped blocks, and finds the newest index.
+    fn count(&mut self) {
+        let (mut mapped, mut newest) = (0, Index(0));
+        self.body.each(|_, m| {
+            mapped += u16::from(m.block().is_some());
+            newest = newest.max(m.index);
+        });
+        (self.mapped, self.newest) = (mapped, newest);
     }
 }
 

@@ -15,6 +15,9 @@ fn mapping(block: u32, index: u64) -> Mapping {
 }
 
 fn encoded(map: &mut Map) -> Vec<u8> {
+    if !std::mem::replace(&mut map.page_mut(KEY).expect("something is there").dirty, true) {
+        map.usage.dirty.set(map.usage.dirty.get() + 1);
+    }
     let mut bytes = Vec::new();
     assert!(map.encode_page(KEY, REGION, COPYSET, &mut bytes));
     bytes
@@ -42,17 +45,41 @@ fn only_the_same_version_of_a_block_is_relocated() {
     let mut map = Map::default();
     map.set(CHUNK, 300, mapping(7, 10));
     let same = |place, index| Mapping::stored(place, BlockSum(7 ^ 5), Index(index));
-    assert_eq!(map.relocate(CHUNK, 300, same(9, 11)), None, "of another entry");
-    assert_eq!(map.relocate(CHUNK, 300, mapping(9, 10)), None, "of other bytes");
-    assert_eq!(map.relocate(CHUNK, 301, same(9, 10)), None, "nothing is there");
+    let nothing = Moved::Nothing;
+    assert_eq!(map.relocate(CHUNK, 300, same(9, 11)), nothing, "of another entry");
+    assert_eq!(map.relocate(CHUNK, 300, mapping(9, 10)), nothing, "of other bytes");
+    assert_eq!(map.relocate(CHUNK, 301, same(9, 10)), nothing, "nothing is there");
     map.page_mut((CHUNK, 1)).expect("just made").dirty = false;
-    assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), Some(mapping(7, 10)));
+    assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), Moved::From(mapping(7, 10)));
     assert_eq!(map.get(CHUNK, 300), same(9, 10));
     let page = map.page_mut((CHUNK, 1)).expect("just made");
     assert!(page.dirty, "the next checkpoint writes it");
     assert_eq!(map.mapped(), 1);
     map.set(CHUNK, 300, Mapping::trimmed(Index(12)));
-    assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), None, "trimmed");
+    assert_eq!(map.relocate(CHUNK, 300, same(9, 10)), nothing, "trimmed");
+}
+
+/// A block is moved twice while its page is out, and another one that was replaced before.
+#[test]
+fn blocks_of_a_page_that_is_out_are_moved_when_it_comes_back() {
+    let mut pair = Pair::new();
+    pair.map.set(CHUNK, 3, mapping(7, 10));
+    pair.map.set(CHUNK, 4, mapping(8, 11));
+    pair.leave();
+    let to = |place| Mapping { block: place, ..mapping(7, 10) };
+    assert_eq!(pair.map.relocate(CHUNK, 3, to(20)), Moved::Later);
+    assert_eq!(pair.map.relocate(CHUNK, 3, to(21)), Moved::Later);
+    pair.map.set(CHUNK, 4, mapping(9, 12));
+    let late = Mapping { block: 22, ..mapping(8, 11) };
+    assert_eq!(pair.map.relocate(CHUNK, 4, late), Moved::Later);
+    assert!(pair.map.page(KEY).is_some_and(|page| page.dirty), "a checkpoint must write it");
+    pair.come_back();
+    assert_eq!((pair.map.get(CHUNK, 3), pair.map.get(CHUNK, 4)), (to(21), mapping(9, 12)));
+    assert_eq!(Vec::from_iter(pair.gone), [7, 8, 20, 22]);
+}
+
+fn bytes(map: &Map) -> usize {
+    map.usage.bytes.get()
 }
 
 /// A map whose first page has a form, and some of everything.
@@ -98,16 +125,17 @@ fn removing_a_chunk_gives_back_everything() {
     let mut map = Map::default();
     map.set(CHUNK, 1, mapping(1, 1));
     map.set(CHUNK, 4095, mapping(2, 2));
-    let (blocks, slots) = map.remove(CHUNK);
+    let Removed { blocks, slots, out } = map.remove(CHUNK);
+    assert!(out.is_empty());
     assert_eq!(blocks.iter().filter_map(|(_, m)| m.block()).collect::<Vec<_>>(), [1, 2]);
     assert!(slots.is_empty());
-    assert_eq!((map.pages(), map.mapped(), map.bytes()), (0, 0, 0));
+    assert_eq!((map.pages(), map.mapped(), bytes(&map)), (0, 0, 0));
 }
 
 /// Bytes of memory for each mapped block, after it was compacted.
 fn bytes_per_block(map: &mut Map) -> f64 {
     encoded(map);
-    map.bytes() as f64 / map.mapped() as f64
+    bytes(map) as f64 / map.mapped() as f64
 }
 
 #[test]
@@ -158,6 +186,83 @@ fn step() -> impl Strategy<Value = Step> {
     )
 }
 
+/// A map with a page that comes and goes, beside a plain array.
+struct Pair {
+    map: Map,
+    plain: [Mapping; 256],
+    /// What the page's slot holds.
+    slot: Vec<u8>,
+    newest: u64,
+    /// The next device block, and how many were put in.
+    next: u32,
+    put: usize,
+    /// Device blocks that were replaced.
+    gone: std::collections::BTreeSet<u32>,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let (map, plain) = (Map::default(), [Mapping::NONE; 256]);
+        let (slot, gone) = (Vec::new(), Default::default());
+        Pair { map, plain, slot, newest: 100, next: 0, put: 0, gone }
+    }
+
+    fn lose(&mut self, lost: Mapping) {
+        assert!(lost.block().is_none_or(|place| self.gone.insert(place)), "{lost:?} twice");
+    }
+
+    fn write(&mut self, step: &Step) {
+        let index = Index(self.newest.saturating_add_signed(step.ahead).clamp(1, (1 << 56) - 1));
+        self.newest = self.newest.max(index.0);
+        for block in step.start..step.start + step.len {
+            let new = step.place.map_or(Mapping::trimmed(index), |_| mapping(self.next, index.0));
+            self.next += 1;
+            self.put += usize::from(step.place.is_some());
+            let at = &mut self.plain[usize::from(block)];
+            *at = if new.index > at.index { new } else { *at };
+            let lost = self.map.set(CHUNK, block, new).unwrap_or(new);
+            self.lose(lost);
+        }
+    }
+
+    /// Moves the block at a step's start.
+    fn mend(&mut self, step: &Step) {
+        let at = &mut self.plain[usize::from(step.start)];
+        if at.block().is_none() {
+            return;
+        }
+        let moved = Mapping { block: self.next, ..*at };
+        self.next += 1;
+        self.put += 1;
+        let before = std::mem::replace(at, moved);
+        match self.map.relocate(CHUNK, step.start, moved) {
+            Moved::From(old) => {
+                assert_eq!(old, before);
+                self.lose(old);
+            }
+            found => assert_eq!(found, Moved::Later, "the map has it"),
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.map.page(KEY).is_some_and(|page| !page.out) {
+            self.slot = encoded(&mut self.map);
+            self.map.written_to(KEY, 1, &self.slot);
+            self.map.page_mut(KEY).expect("it is there").writing = false;
+            assert!(self.map.let_out(KEY));
+        }
+    }
+
+    fn come_back(&mut self) {
+        if self.map.page(KEY).is_some_and(|page| page.out) {
+            let read = decoded(&self.slot).expect("as written");
+            for (_, lost) in self.map.join(KEY, read) {
+                self.lose(lost);
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
@@ -181,14 +286,14 @@ proptest! {
             let at = &mut plain[usize::from(start)];
             if at.block().is_some() && ahead % 3 == 0 {
                 let moved = Mapping { block: at.block ^ 1, ..*at };
-                prop_assert_eq!(map.relocate(CHUNK, start, moved), Some(*at));
+                prop_assert_eq!(map.relocate(CHUNK, start, moved), Moved::From(*at));
                 *at = moved;
             }
             if reload {
                 let bytes = encoded(&mut map);
                 let page = decoded(&bytes).expect("just encoded");
                 map = Map::default();
-                map.insert(KEY, page);
+                assert!(map.insert_out(KEY, 1) && map.join(KEY, page).is_empty());
             }
             let body = &map.page_mut(KEY).expect("something is there").body;
             prop_assert_eq!(body.mappings(), plain);
@@ -197,11 +302,37 @@ proptest! {
             }
             let mapped = plain.iter().filter(|m| m.block().is_some()).count() as u64;
             let bytes = body.bytes();
-            prop_assert!(bytes <= 4 * (3 + 1024) && map.bytes() == bytes);
+            prop_assert!(bytes <= 4 * (3 + 1024) && map.usage.bytes.get() == bytes);
             prop_assert_eq!(map.mapped(), mapped);
         }
         let smallest = Body::build(&plain);
         prop_assert_eq!(smallest.mappings(), plain);
+    }
+
+    /// However late a page comes back, each block ends with its newest mapping, and everything that
+    /// was ever put in is either there or was named once as replaced.
+    #[test]
+    fn pages_that_come_and_go_agree_with_a_plain_array(
+        steps in prop::collection::vec((step(), 0u8..6), 1..200),
+    ) {
+        let mut pair = Pair::new();
+        for (step, what) in steps {
+            pair.write(&step);
+            match what {
+                0 => pair.leave(),
+                1 => pair.come_back(),
+                2 | 3 => pair.mend(&step),
+                _ => {}
+            }
+        }
+        pair.come_back();
+        let page = pair.map.page(KEY).expect("something is there");
+        prop_assert_eq!(page.body.mappings(), pair.plain);
+        let shown: Vec<u32> = pair.plain.iter().filter_map(Mapping::block).collect();
+        prop_assert_eq!(shown.len() + pair.gone.len(), pair.put);
+        prop_assert!(shown.iter().all(|place| !pair.gone.contains(place)));
+        prop_assert_eq!(pair.map.mapped(), shown.len() as u64);
+        prop_assert_eq!(bytes(&pair.map), page.body.bytes());
     }
 
     #[test]
@@ -224,10 +355,11 @@ proptest! {
         page[..4].copy_from_slice(&crc.to_le_bytes());
         if let Some(page) = decoded(&page) {
             let mut map = Map::default();
-            map.insert(KEY, page);
+            assert!(map.insert_out(KEY, 1));
+            map.join(KEY, page);
             for block in 0..256 {
-        map.set(CHUNK, block, mapping(5, 1 << 57));
-    }
+                map.set(CHUNK, block, mapping(5, 1 << 57));
+            }
             prop_assert_eq!(map.mapped(), 256);
         }
     }

@@ -4,11 +4,22 @@ use std::rc::Rc;
 
 use ogive_crash::model::Entry;
 use ogive_crash::world::{FIRST, World, range};
-use ogive_store::audit;
+use ogive_store::{StoreEvent, audit};
 use ogive_types::message::{DeltaChunk, DeltaExtent, DeltaPage, Mapped, Op};
-use ogive_types::{ChunkId, CopysetId, Index, LogPos, Term, VolumeId, block_sums};
+use ogive_types::{BlockRange, ChunkId, CopysetId, Index, LogPos, Term, VolumeId, block_sums};
 
 const ID: CopysetId = CopysetId(1);
+
+/// What the store says is mapped.
+fn mapped(world: &mut World, chunk: ChunkId, range: BlockRange) -> Vec<Mapped> {
+    world.store.mapped(0, ID, chunk, range);
+    for event in super::repair::rest(world) {
+        if let StoreEvent::Mapped { result, .. } = event {
+            return result.expect("nothing is damaged");
+        }
+    }
+    panic!("no answer");
+}
 
 /// A delta says that a block is trimmed; an entry from before the trim is applied only then.
 #[test]
@@ -35,7 +46,7 @@ fn a_trim_of_a_delta_outlives_older_entries() {
     to.apply(ID, 1);
     to.store.reset_log(token, ID, page.upto, &[]);
     to.settle();
-    assert_eq!(to.store.mapped(ID, chunk, one), [Mapped { range: one, mapped: false }]);
+    assert_eq!(mapped(&mut to, chunk, one), [Mapped { range: one, mapped: false }]);
     audit(&to.store).expect("the block of the old entry is free");
 }
 
@@ -71,7 +82,7 @@ fn what_only_a_checkpoint_knew_to_be_applied_outlives_a_reset() {
         assert_eq!(to.store.applied(ID), upto);
         for block in [FIRST + 7, FIRST + 8] {
             let one = range(block, 1);
-            let mapped = to.store.mapped(ID, chunk, one);
+            let mapped = mapped(&mut to, chunk, one);
             assert_eq!(mapped, [Mapped { range: one, mapped: true }], "after {ends} ends");
         }
         audit(&to.store).expect("consistent");

@@ -19,7 +19,7 @@ fn lived(seed: u64, steps: u64) -> World {
     let mut world = World::with(setup, rng);
     world.create(ID);
     for _ in 0..steps {
-        world.step_on(ID, &Mix::default());
+        world.step_on(ID, &Mix { mend: 0, ..Mix::default() });
     }
     world.settle();
     let persisted = world.replicas[&ID].persisted;
@@ -49,7 +49,7 @@ fn find(world: &World, tag: u64) -> u64 {
 }
 
 /// Ends all operations, without drawing; what was reported.
-fn rest(world: &mut World) -> Vec<StoreEvent> {
+pub fn rest(world: &mut World) -> Vec<StoreEvent> {
     let mut events = Vec::new();
     loop {
         let mut ops: Vec<DiskOp> = Vec::new();
@@ -77,7 +77,7 @@ fn scrub(world: &mut World) -> (usize, Vec<(BlockVersion, ReadError)>) {
                     assert!(damage.rest.is_none(), "nobody waits for it");
                     found.extend(damage.blocks.iter().map(|b| (b.block, b.error)));
                 }
-                StoreEvent::Checked { token: 77, .. } => {}
+                StoreEvent::Checked { token: 77, .. } | StoreEvent::MapRead { .. } => {}
                 other => panic!("unexpected: {other:?}"),
             }
         }

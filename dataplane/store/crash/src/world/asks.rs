@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use ogive_store::{AppendError, HardState};
-use ogive_types::block_sums;
-use ogive_types::message::Op;
+use ogive_store::{AppendError, HardState, RepairError};
+use ogive_types::message::{BlockVersion, Op};
 use ogive_types::{BlockRange, ChunkId, CopysetId, Epoch, Index, LogPos, Term, VolumeId};
+use ogive_types::{block_sum, block_sums};
 
 use crate::model::{Asked, Entry, Log};
 
@@ -138,6 +138,34 @@ impl World {
         let expected = self.is_clear(id).then(|| range.iter().map(tag).collect());
         let token = self.fresh();
         self.reads.insert(token, Reading { copyset: id, chunk, start: range.start(), expected });
-        self.store.read(token, id, chunk, range);
+        match self.rng.once_in(4) {
+            true => self.store.mapped(token, id, chunk, range),
+            false => self.store.read(token, id, chunk, range),
+        }
+    }
+
+    /// Writes a block anew that is as it should be, as a repair does with a damaged one.
+    pub fn mend(&mut self, id: CopysetId) {
+        let Some(replica) = self.replicas.get(&id).filter(|_| self.is_clear(id)) else { return };
+        let stored: Vec<_> = replica.state.content.iter().filter(|(_, tag)| **tag != 0).collect();
+        if stored.is_empty() {
+            return;
+        }
+        let (&(chunk, number), &tag) = stored[self.rng.below(stored.len() as u64) as usize];
+        let wrote = |entry: &Rc<Entry>| match &entry.op {
+            Op::Write { chunk: c, range, .. } => {
+                *c == chunk && range.iter().zip(entry.tag..).any(|found| found == (number, tag))
+            }
+            _ => false,
+        };
+        let applied = &self.logs[&id].entries[..replica.applied];
+        let index = applied.iter().rposition(wrote).expect("an entry wrote it") as u64 + 1;
+        let data = self.data(tag, 1);
+        let version = BlockVersion { chunk, number, index: Index(index), sum: block_sum(&data) };
+        let token = self.fresh();
+        match self.store.repair(token, id, &version, &data) {
+            Ok(()) | Err(RepairError::Store(_)) => {}
+            Err(error) => panic!("{id} {version:?}: {error}"),
+        }
     }
 }

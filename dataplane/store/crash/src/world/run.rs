@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use ogive_buf::Buf;
 use ogive_store::{DiskOp, ReadError, StoreEvent};
+use ogive_types::message::Mapped;
 use ogive_types::{BLOCK_BYTES, ChunkId, CopysetId, Index, LogPos};
 
 use crate::model::{Asked, chunk_of};
@@ -41,7 +42,7 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
             self.pump(8);
-            let over = self.failed || self.store.idle();
+            let over = self.store.idle() || self.failed && !self.store.is_busy();
             if over && self.disk.pending() == 0 {
                 assert!(self.reads.is_empty(), "every read ends");
                 return;
@@ -61,6 +62,8 @@ impl World {
                     self.promises.now_sure(|asked| asked.is_hard(&saved));
                 }
                 StoreEvent::ReadDone { token, result } => self.read_done(token, result),
+                StoreEvent::Mapped { token, result } => self.mapped_done(token, result),
+                StoreEvent::MapRead { .. } => {}
                 StoreEvent::DeltaPersisted { token, copyset } => {
                     self.persisted_tokens.push(token);
                     let fits = |a: &Asked| matches!(a, Asked::Reset(id, _) if *id == copyset);
@@ -93,6 +96,21 @@ impl World {
             assert_eq!(found, tags[at], "tag of {what:?}");
             assert_eq!(bytes, block(found), "data of {what:?}");
         }
+    }
+
+    fn mapped_done(&mut self, token: u64, result: Result<Vec<Mapped>, ReadError>) {
+        let reading = self.reads.remove(&token).expect("only what is read is asked for");
+        let runs = match result {
+            Ok(runs) => runs,
+            Err(ReadError::Device(_)) if self.faulty => return,
+            Err(error) => panic!("nothing is damaged, but: {error}"),
+        };
+        let Some(tags) = reading.expected else { return };
+        let found: Vec<(u16, bool)> =
+            runs.iter().flat_map(|run| run.range.iter().map(|b| (b, run.mapped))).collect();
+        let expected = (reading.start..).zip(tags.iter().map(|&tag| tag != 0));
+        let (id, chunk) = (reading.copyset, reading.chunk);
+        assert_eq!(found, expected.collect::<Vec<_>>(), "what is mapped of {chunk} in {id}");
     }
 
     fn persisted(&mut self, id: CopysetId, index: Index) {

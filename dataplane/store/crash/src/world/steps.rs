@@ -23,6 +23,8 @@ pub struct Mix {
     pub quiet: u64,
     /// Blocks are read.
     pub read: u64,
+    /// A block is written anew.
+    pub mend: u64,
     /// Disk operations end.
     pub pump: u64,
     /// Of the entries: those without effect, and fences.
@@ -53,6 +55,7 @@ impl Default for Mix {
             checkpoint: 1,
             quiet: 1,
             read: 7,
+            mend: 3,
             pump: 17,
             small: 1,
             drop_volume: 1,
@@ -71,10 +74,19 @@ impl Mix {
         [self.small, self.small, self.drop_volume, self.trim, self.write]
     }
 
-    fn steps(&self) -> [u64; 9] {
-        let Mix { append, apply, truncate, hard, release, checkpoint, quiet, read, pump, .. } =
-            *self;
-        [append, apply, truncate, hard, release, checkpoint, quiet, read, pump]
+    fn steps(&self) -> [u64; 10] {
+        [
+            self.append,
+            self.apply,
+            self.truncate,
+            self.hard,
+            self.release,
+            self.checkpoint,
+            self.quiet,
+            self.read,
+            self.mend,
+            self.pump,
+        ]
     }
 }
 
@@ -122,6 +134,7 @@ impl World {
             5 => self.store.start_checkpoint(),
             6 => self.quiet_checkpoint(id),
             7 => self.read_somewhere(id),
+            8 => self.mend(id),
             _ => {
                 let ends = self.rng.below(12);
                 self.pump(ends);
