@@ -156,8 +156,14 @@ pub const SPARE_HEADERS_MAX: usize = 64;
 /// While UCX has operations under way it is looked at again after this even if nothing wakes us: a
 /// sender whose peer's queue was full is not told when it no longer is.
 pub const LANE_NAP: Duration = Duration::from_millis(1);
-/// Attempts to connect over RDMA that UCX has not given up, at which a warning is logged. Each peer
-/// is tried again after 30 s at the earliest, so that many peers are out of reach at once.
+/// After a longer wait it is looked at again when so much of the wait has passed once more: a
+/// message that has waited comes an eighth later at worst...
+pub const LANE_NAP_PART: u32 = 8;
+/// ...and operations that never end, with a peer that does not answer, cost four wake-ups a second.
+pub const LANE_NAP_MAX: Duration = Duration::from_millis(250);
+/// Attempts to connect over RDMA that we gave up and UCX has not, beyond which no more are begun:
+/// each keeps a queue pair for as long as its peer does not answer. A peer is tried again after 30
+/// s at the earliest, and later and later, so that this many peers are out of reach.
 pub const LEAVING_MAX: usize = 64;
 /// Memory that must be lockable for RDMA: the pool's first arenas, and UCX's own buffers.
 pub const RDMA_MEMLOCK_MIN: u64 = 64 << 20;

@@ -19,7 +19,7 @@ use super::wire::{LANE_HEAD_BYTES, LaneHead, Message};
 use crate::frame::{HEADER_BYTES, Header};
 use crate::limits::{
     AM_HEADER_BYTES_MAX, BUFFER_RETRY, EAGER_BYTES_MAX, LANE_ADDRESS_BYTES_MAX, LANE_NAP,
-    SEND_QUEUE_BYTES_MAX, SPARE_HEADERS_MAX, TICK,
+    LANE_NAP_MAX, LANE_NAP_PART, SEND_QUEUE_BYTES_MAX, SPARE_HEADERS_MAX, TICK,
 };
 use crate::transport::lane::{Lane, LaneConfig, LaneEvent, LaneVersion};
 use crate::transport::tcp::Timing;
@@ -50,6 +50,8 @@ pub(super) struct UcxLane {
     body_room: usize,
     /// Operations that UCX has not ended.
     under_way: usize,
+    /// When the last of them began, or one ended.
+    stirred: Time,
     /// No time-out lies before this.
     next_tick: Time,
 }
@@ -110,6 +112,7 @@ impl UcxLane {
             timing: config.timing,
             body_room,
             under_way: 0,
+            stirred: Time(0),
             next_tick: Time::NEVER,
         })
     }
@@ -148,7 +151,7 @@ impl UcxLane {
             }
             Ok(Progress::Later) => {
                 conn.queued(bytes, now);
-                self.under_way += 1;
+                (self.under_way, self.stirred) = (self.under_way + 1, now);
                 self.watch_queue(key);
             }
             Err(error) => return self.arrivals.broken(key, reason(&error)),
@@ -166,13 +169,15 @@ impl UcxLane {
                     drop(into);
                     self.received(token, Ok(()));
                 }
-                Ok(Progress::Later) => self.under_way += 1,
+                Ok(Progress::Later) => {
+                    (self.under_way, self.stirred) = (self.under_way + 1, self.arrivals.now);
+                }
                 Err(error) => self.received(token, Err(error)),
             }
         }
         let mut ended = std::mem::take(&mut self.arrivals.ended);
         for done in ended.drain(..) {
-            self.under_way -= 1;
+            (self.under_way, self.stirred) = (self.under_way - 1, self.arrivals.now);
             let Completion { token, result, what } = done;
             match what {
                 Done::Sent { header, payload } => {
@@ -370,6 +375,7 @@ impl Lane for UcxLane {
         let now = self.arrivals.now;
         let end = self.arrivals.conn(ours).ok_or("the connection is broken")?;
         assert!(end.remote.is_none(), "{conn:?} attached twice");
+        self.leaving.check()?;
         let endpoint = self.worker.connect(ucx).map_err(|error| error.to_string())?;
         let id = endpoint.id();
         let memory = if self.path == Path::Shm { readable(&mark) } else { None };
@@ -384,6 +390,7 @@ impl Lane for UcxLane {
         self.arrivals.by_endpoint.insert(id, ours);
         let begun = flush.map_err(|error| error.to_string())?;
         self.under_way += usize::from(begun == Progress::Later);
+        self.stirred = now;
         let end = self.arrivals.conn(ours).ok_or("the connection is broken")?;
         (end.last_received, end.last_sent) = (now, now);
         self.next_tick = self.next_tick.min(now + TICK);
@@ -418,7 +425,8 @@ impl Lane for UcxLane {
             // An endpoint that failed has nothing more to wait for.
             let later = remote.endpoint.flush(key) == Ok(Progress::Later);
             conn.last_flush = if later { LastFlush::UnderWay } else { LastFlush::Done };
-            self.under_way += usize::from(later);
+            (self.under_way, self.stirred) =
+                (self.under_way + usize::from(later), self.arrivals.now);
         }
         self.arrivals.conn(key).is_none_or(|conn| conn.last_flush == LastFlush::Done)
     }
@@ -474,7 +482,9 @@ impl Lane for UcxLane {
         }
         let now = self.arrivals.now;
         let retry = if self.arrivals.waiting > 0 { now + BUFFER_RETRY } else { Time::NEVER };
-        let nap = if self.under_way > 0 { now + LANE_NAP } else { Time::NEVER };
+        // What has not ended for long is looked at less and less often: a peer may never answer.
+        let nap = (now.since(self.stirred) / LANE_NAP_PART).clamp(LANE_NAP, LANE_NAP_MAX);
+        let nap = if self.under_way > 0 { now + nap } else { Time::NEVER };
         self.next_tick.min(retry).min(nap)
     }
 

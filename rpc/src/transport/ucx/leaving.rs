@@ -1,9 +1,10 @@
 //! Endpoints of closed connections that cannot be closed yet.
 //!
 //! UCX 1.13 aborts the process when an endpoint over RDMA is closed while its request to connect
-//! is under way (`ucp_request.c`: "got REQ message"): a peer that packets do not reach would end
-//! us. So such an endpoint is kept until its first flush has ended, which is when it is connected,
-//! or until it failed, which UCX tells when the peer has not answered for long.
+//! is under way (`ucp_request.c`: "got REQ message"), and also when it gives such a request up by
+//! itself: a peer that packets do not reach would end us. So UCX is told never to give up, and such
+//! an endpoint is kept until its first flush has ended, which is when it is connected. One whose
+//! peer never answers is kept as long as the lane: with [`LEAVING_MAX`] of them no more are begun.
 
 use super::conn::Remote;
 use crate::limits::LEAVING_MAX;
@@ -20,9 +21,14 @@ impl Leaving {
             return;
         }
         self.all.push((key, remote));
-        if self.all.len() == LEAVING_MAX {
-            tracing::warn!("{LEAVING_MAX} attempts to connect over RDMA are without an answer");
+    }
+
+    /// Why no further attempt is to be begun, if so.
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.all.len() < LEAVING_MAX {
+            return Ok(());
         }
+        Err(format!("{LEAVING_MAX} earlier attempts to connect over RDMA are without an answer"))
     }
 
     /// The first flush of an endpoint ended.

@@ -27,10 +27,15 @@ pub(super) fn config(path: Path) -> Config {
         // `rc` brings its own way (ud) to make connections. The check of destination GIDs drops
         // every datagram of devices whose GIDs are IPv4 addresses in UCX 1.13 (soft-RoCE). A packet
         // that was lost is sent again after `RC_TIMEOUT`, and all behind it wait: in the second
-        // that UCX has for it by itself, leaders of copysets lose their majority.
-        Path::Rdma => {
-            &[("TLS", "rc,self"), ("UD_VERBS_ETH_DGID_CHECK", "n"), ("RC_TIMEOUT", "60ms")]
-        }
+        // that UCX has for it by itself, leaders of copysets lose their majority. An attempt to
+        // connect that ud gives up, after 30 s, aborts the process in UCX 1.13 (`ucp_request.c`:
+        // "got REQ message"), so it must not: see `leaving`.
+        Path::Rdma => &[
+            ("TLS", "rc,self"),
+            ("UD_VERBS_ETH_DGID_CHECK", "n"),
+            ("RC_TIMEOUT", "60ms"),
+            ("UD_TIMEOUT", "1000000s"),
+        ],
         // Peer failure has to be asked for on shared memory.
         _ => &[("TLS", "posix,cma,self"), ("POSIX_ERROR_HANDLING", "y")],
     };
