@@ -41,7 +41,7 @@ test: ## Installs the tests' tools and runs all tests
 test-rdma: ## Tests over RDMA (soft-RoCE) in a virtual machine; installs what that needs
 	@.ci/jobs rdma rdma-more
 
-test-rdma-short: ## test-rdma without packet loss and the tests of the binding; .ci/run takes this
+test-rdma-short: ## test-rdma without the tests of the binding; .ci/run takes this
 	@.ci/jobs rdma
 
 lint: ## Format, clippy, tidy tests, dependency checks
