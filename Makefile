@@ -19,7 +19,7 @@ MINUTES ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-rdma test-rdma-short lint bench stress sim crash chaos \
+.PHONY: help demo build test test-rdma test-rdma-short lint bench bench-copyset stress sim crash chaos \
         mutants-store miri clean \
         unit doctest process-tests release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
@@ -36,7 +36,7 @@ build: ## Builds the release binary, with all paths that this system has
 	$(CARGO) build --release --bin ogive $$(.ci/features)
 
 test: ## Installs the tests' tools and runs all tests
-	@.ci/jobs tools unit doctest build sim-smoke crash-points crash interop-nbd fs-on-volume cluster command-line
+	@.ci/jobs tools unit doctest build sim-smoke crash-points crash interop-nbd fs-on-volume cluster chaos command-line
 
 test-rdma: ## Tests over RDMA (soft-RoCE) in a virtual machine; installs what that needs
 	@.ci/jobs rdma rdma-more
@@ -49,6 +49,10 @@ lint: ## Format, clippy, tidy tests, dependency checks
 
 bench: build ## A volume of three replicas beside single copies, in one run
 	@bench/volume.sh $(ARGS)
+
+bench-copyset: ## The replication core beside raft-rs and openraft, in one thread; needs protoc
+	$(CARGO) run --release -q --manifest-path bench/references/Cargo.toml --target-dir $(TARGET)/references \
+	  -- $(ARGS)
 
 stress: ## A million sleeps of a reactor, none of them overslept (OGIVE_STRESS=N for others)
 	@.ci/jobs stress
