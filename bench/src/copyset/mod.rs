@@ -6,7 +6,7 @@
 //! once, one operation at a time, so nothing is batched. The contenders take turns, round by round.
 //!
 //! Ours is in the `ogive` binary; raft-rs and openraft, which the same harness drives, are in
-//! `bench/references`, a workspace of its own: they would bring some eighty crates and a second
+//! `bench/references`, a workspace of its own: they would bring two dozen crates and a second
 //! protobuf into what is shipped.
 //!
 //! | file | content |
