@@ -21,8 +21,8 @@ fn block(n: usize) -> Vec<u8> {
     format!("block {n:8} of the volume  ").into_bytes().into_iter().cycle().take(BLOCK).collect()
 }
 
-/// A cluster with a volume full of such blocks, and the file that they came from. The scrub has done
-/// its lap and rests: it would repair from a device that is about to be harmed.
+/// A cluster with a volume full of such blocks, and the file that they came from. The scrub has
+/// done its lap and rests: it would repair from a device that is about to be harmed.
 fn filled() -> (TestCluster, std::path::PathBuf) {
     let cluster = TestCluster::with_volume("v", (BLOCKS * BLOCK) as u64);
     let image = cluster.dir().join("image");
