@@ -33,8 +33,7 @@ pub const MAP_BYTES_OVER: usize = 256 << 10;
 pub const CLOCK_STEPS_MAX: usize = 64;
 /// Slots of map pages that a finished checkpoint frees in one call, so that the call stays short.
 pub const SLOTS_FREED_MAX: usize = 16_384;
-/// Bytes of log records that may be sealed but not persisted: how far recovery must look for later
-/// batches behind a bad one, so the more, the longer it takes.
+/// Bytes of log records that may be sealed but not persisted: what a power cut may take.
 pub const UNPERSISTED_BYTES_MAX: u64 = 4 << 20;
 /// Slots of map pages that recovery reads at once: long enough for any disk's full speed.
 pub const SLOTS_READ_AT_ONCE: u32 = 512;

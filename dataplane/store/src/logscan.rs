@@ -1,14 +1,12 @@
 //! Reading a log ring: batch by batch, as far as it is needed.
 //!
-//! Where the chain of batches ends, the log ends, or is damaged. To tell which, the scan looks on
-//! for batches behind. The writer keeps a bounded part of the log unpersisted
-//! ([`unpersisted_max`]), so that a batch that lies further ahead than that carries a mark behind
-//! the end of the chain, and whatever the scan finds, it looks on from there. Only where so long a
-//! stretch of the log is rotten in one piece can rot be taken for the end.
+//! Where the chain of batches ends, the log ends, or is damaged. To tell which, the scan looks at
+//! all of the ring for batches behind: the mark of a single one is enough, however long the stretch
+//! is that is rotten.
 
 use std::io;
 
-use crate::batch::{HEADER_BYTES, Header, batch_bytes_max, unpersisted_max};
+use crate::batch::{HEADER_BYTES, Header};
 use crate::io::RegionIo;
 use crate::region::RegionLayout;
 use crate::superblock::Superblock;
@@ -103,10 +101,8 @@ impl<'a> LogScan<'a> {
     }
 
     /// Where the chain of batches ends, and the newest persisted mark: of the superblock, of the
-    /// chain, or of any batch behind it. Looks no further ahead than it must.
+    /// chain, or of any batch behind it.
     pub(crate) fn ends(&mut self, superblock: &Superblock) -> io::Result<(u64, u64)> {
-        // Before version 3 the log could run ahead of its mark without a bound.
-        let bounded = superblock.version > 2;
         let (mut end, mut crc, mut mount) = (superblock.tail, superblock.tail_crc, 0);
         let (mut mark, sector) = (superblock.persisted, self.sector);
         while let Some((header, _)) = self.next(end, crc, mount, superblock.tail)? {
@@ -114,17 +110,12 @@ impl<'a> LogScan<'a> {
             mark = mark.max(header.persisted);
         }
         let (len, last) = (self.len(), superblock.tail + self.len());
-        let ahead = unpersisted_max(len) + 4 * batch_bytes_max(len) as u64;
         let mut at = end.next_multiple_of(u64::from(sector));
-        let mut until = if bounded { last.min(end + ahead) } else { last };
-        while at < until {
+        while at < last {
             let found = self.batch((at % len) as usize)?.map(|(header, _)| header);
             // One of a later lap counts as well.
             let behind = |h: &Header| h.at >= end && h.at % len == at % len && h.persisted <= h.at;
-            if let Some(header) = found.filter(behind) {
-                mark = mark.max(header.persisted);
-                until = if bounded { last.min(at + ahead) } else { last };
-            }
+            mark = found.filter(behind).map_or(mark, |header| mark.max(header.persisted));
             at += u64::from(sector);
         }
         Ok((end, mark))

@@ -204,7 +204,7 @@ impl LogWriter {
         let len = batch::batch_bytes(bytes, self.sector);
         let at = batch::place(self.ends.head, len, self.log_bytes);
         let fits = at + len - self.ends.tail <= self.log_bytes;
-        // Recovery relies on it: see `logscan.rs`.
+        // What a power cut may take of the log is bounded.
         let near = self.ends.head - self.persisted <= batch::unpersisted_max(self.log_bytes);
         (fits && near).then_some(Plan { at, len: len as usize, count, bytes })
     }
