@@ -4,8 +4,12 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::{Meter, SOON, TestCluster, tool, verified};
+use ogive_bench::VolumeBench;
 use ogive_cli::local::Part;
+use rustix::process::Signal;
 
 /// Requests between two events: enough that every copyset took part.
 const SOME: u64 = 3000;
@@ -84,6 +88,27 @@ fn io_goes_on_without_any_metadata_server() {
     cluster.healthy();
     let report = load.verified();
     assert_eq!((report.errors, report.lost), (0, 0), "{report}");
+}
+
+/// Its clients' requests will never be answered; it gives them up.
+#[test]
+fn a_gateway_that_lost_its_cluster_ends_when_told() {
+    let mut cluster = TestCluster::with_volume("v", 128 << 20);
+    let load = VolumeBench { reconnect: Duration::ZERO, ..cluster.load("v") };
+    let load = Meter::start(load);
+    load.wait(SOME);
+    let others: Vec<Part> = cluster.processes().map(|p| p.part()).collect();
+    for part in others.into_iter().filter(|part| *part != Part::Gateway(1)) {
+        cluster.kill(part).unwrap();
+    }
+    cluster.signal(Part::Gateway(1), Signal::TERM).unwrap();
+    let deadline = Instant::now() + SOON;
+    while cluster.check().is_ok() {
+        assert!(Instant::now() < deadline, "it still runs: {}", cluster.logs());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // What the load says of its lost export is of no interest.
+    drop(load.running.join());
 }
 
 #[test]

@@ -353,7 +353,10 @@ impl Service {
                     }
                 }
                 Tell::Report => self.report(),
-                Tell::Drain => self.drain_until = Some(now + DRAIN_TIMEOUT),
+                // Told again and again until the loop ends: the first time counts.
+                Tell::Drain => {
+                    self.drain_until.get_or_insert(now + DRAIN_TIMEOUT);
+                }
             }
         }
         any

@@ -16,8 +16,9 @@ use tempfile::TempDir;
 
 /// The binary under test.
 pub const OGIVE: &str = env!("CARGO_BIN_EXE_ogive");
-/// How long anything that must happen is waited for. Far more than it takes: it bounds a failure.
-pub const SOON: Duration = Duration::from_secs(60);
+/// How long anything that must happen is waited for. Far more than it takes, also on a machine that
+/// writes back what a build left: it bounds a failure.
+pub const SOON: Duration = Duration::from_secs(120);
 /// What a device holds in most tests.
 pub const DEVICE_BYTES: u64 = 256 << 20;
 
@@ -69,9 +70,8 @@ impl TestCluster {
 
     /// Waits until everything is healthy.
     pub fn healthy(&mut self) {
-        let healthy = self.cluster.wait_healthy(SOON, |_| {});
-        if let Err(error) = healthy {
-            panic!("{error}\n{}", self.logs());
+        if let Err(error) = self.cluster.wait_healthy(SOON, |_| {}) {
+            panic!("{error}");
         }
     }
 
@@ -148,6 +148,21 @@ impl TestCluster {
     }
 }
 
+impl Drop for TestCluster {
+    /// Says what the cluster thinks of itself when a test fails; the logs go with the directory.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            match self.status() {
+                Ok(status) => {
+                    eprintln!("FAILED with a cluster that is {}: {:?}", status.health, status.reasons)
+                }
+                Err(error) => eprintln!("FAILED with a cluster without status: {error}"),
+            }
+            eprintln!("{}", self.logs());
+        }
+    }
+}
+
 impl Deref for TestCluster {
     type Target = LocalCluster;
 
@@ -213,7 +228,7 @@ pub fn verified(running: Running) -> Report {
     report
 }
 
-/// Runs `ogive`; never longer than a minute.
+/// Runs `ogive`; never longer than four minutes.
 pub fn ogive(args: &[&str]) -> Output {
     run(Command::new(OGIVE).args(args))
 }
@@ -233,7 +248,7 @@ pub fn try_tool(name: &str, args: &[&str]) -> Output {
     run(Command::new(name).args(args).env("PATH", path))
 }
 
-/// Runs a program to its end, killed after two minutes.
+/// Runs a program to its end, killed after four minutes.
 fn run(command: &mut Command) -> Output {
     let name = command.get_program().to_string_lossy().into_owned();
     let spawned = command
