@@ -154,7 +154,10 @@ impl Drop for TestCluster {
         if std::thread::panicking() {
             match self.status() {
                 Ok(status) => {
-                    eprintln!("FAILED with a cluster that is {}: {:?}", status.health, status.reasons)
+                    eprintln!(
+                        "FAILED with a cluster that is {:?}: {:?}",
+                        status.health, status.reasons
+                    )
                 }
                 Err(error) => eprintln!("FAILED with a cluster without status: {error}"),
             }
