@@ -254,6 +254,13 @@ impl Body {
         Some(old)
     }
 
+    /// Changes where one block is; the mapping before.
+    pub(super) fn move_to(&mut self, at: u16, new: Mapping) -> Mapping {
+        let old = self.get(at);
+        self.replace(at, old, new);
+        old
+    }
+
     /// Changes one block, whatever its index; `old` is what it was.
     pub(super) fn replace(&mut self, at: u16, old: Mapping, new: Mapping) {
         if self.words.is_empty() {

@@ -10,7 +10,7 @@ mod body;
 mod page;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use ogive_types::{BLOCKS_PER_CHUNK, BlockRange, BlockSum, ChunkId, CopysetId, Index, VolumeId};
@@ -116,6 +116,9 @@ pub(crate) struct Map {
     wanted: Vec<PageKey>,
     /// Blocks of pages that are out, and where they were moved, in the order of the moves.
     moves: BTreeMap<PageKey, Vec<(u16, Mapping)>>,
+    /// Blocks of pages that are out which memory shows where they were moved to. What the device has
+    /// may be the same version at the place before.
+    moved: BTreeSet<(PageKey, u16)>,
 }
 
 fn place(block: u16) -> (usize, u16) {
@@ -192,6 +195,9 @@ impl Map {
             self.usage.add(after, bytes);
             if first {
                 self.note_changed(key, out);
+            }
+            if out {
+                self.moved.insert((key, at));
             }
             return Moved::From(old);
         }
@@ -298,18 +304,23 @@ impl Map {
     }
 
     /// Joins a page that is out with what was read from its slot. What loses: blocks with their
-    /// mappings. Of each block the newest mapping stays, so that it does not matter how late this
-    /// comes.
+    /// mappings. Of each block the newest mapping stays, and of a version the place that it was moved
+    /// to last, so that it does not matter how late this comes.
     pub(crate) fn join(&mut self, key: PageKey, mut read: Page) -> Vec<(u16, Mapping)> {
         let first = u16::from(key.1) * PAGE_BLOCKS;
         let mut lost = self.make_moves(key, &mut read);
+        let moved: Vec<_> = self.moved.extract_if((key, 0)..=(key, u16::MAX), |_| true).collect();
         let page = self.page_mut(key).expect("pages that are read are here");
         assert!(page.out && page.slot() == read.slot(), "{key:?} is read from its slot");
         let known = page.mapped;
         let before = page.body.bytes();
         let since = page.come_in(read);
         since.each(|at, new| {
-            let old = page.body.set(at, new);
+            let same = page.body.get(at).index == new.index && moved.contains(&(key, at));
+            let old = match same {
+                true => Some(page.body.move_to(at, new)),
+                false => page.body.set(at, new),
+            };
             let (has, had) = (new.block().is_some(), old.is_some_and(|m| m.block().is_some()));
             page.mapped -= u16::from(had);
             page.mapped += u16::from(has && old.is_some());
@@ -418,6 +429,7 @@ impl Map {
     pub(crate) fn remove(&mut self, chunk: ChunkId) -> Removed {
         let mut removed = Removed::default();
         let Some(pages) = self.chunks.remove(&chunk) else { return removed };
+        self.moved.retain(|((of, _), _)| *of != chunk);
         for (number, page) in (0..).zip(*pages) {
             let Some(page) = page else { continue };
             let moves = self.moves.remove(&(chunk, number)).unwrap_or_default();

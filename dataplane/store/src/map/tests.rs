@@ -78,6 +78,25 @@ fn blocks_of_a_page_that_is_out_are_moved_when_it_comes_back() {
     assert_eq!(Vec::from_iter(pair.gone), [7, 8, 20, 22]);
 }
 
+/// As in a replay: an entry is applied once more, and its block moved, while the page that already has
+/// it is out.
+#[test]
+fn a_move_is_not_undone_by_the_page_that_comes_back() {
+    let mut map = Map::default();
+    map.set(CHUNK, 3, mapping(7, 10));
+    map.set(CHUNK, 4, mapping(8, 10));
+    let slot = encoded(&mut map);
+    let mut map = Map::default();
+    assert!(map.insert_out(KEY, 1));
+    map.set(CHUNK, 3, mapping(7, 10));
+    map.set(CHUNK, 4, mapping(9, 10));
+    let moved = Mapping { block: 20, ..mapping(7, 10) };
+    assert_eq!(map.relocate(CHUNK, 3, moved), Moved::From(mapping(7, 10)));
+    let lost = map.join(KEY, decoded(&slot).expect("as written"));
+    assert_eq!((map.get(CHUNK, 3), map.get(CHUNK, 4)), (moved, mapping(8, 10)));
+    assert_eq!(lost, [(3, mapping(7, 10)), (4, mapping(9, 10))]);
+}
+
 fn bytes(map: &Map) -> usize {
     map.usage.bytes.get()
 }
