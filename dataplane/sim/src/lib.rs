@@ -9,7 +9,8 @@
 //! | `world/` | the cluster, its load, its faults, its checks |
 //! | `net.rs` | connections as the transports promise them, with the unkindness of real ones |
 //! | `model.rs` | each quarter of a block as a register that must be linearizable |
-//! | `options.rs` | the shape of a world, faults, known bugs |
+//! | `options.rs` | what to run, known bugs |
+//! | `fault.rs`, `shape.rs` | what goes wrong, and what a world consists of |
 //! | `agenda.rs`, `rng.rs`, `report.rs`, `limits.rs` | time, chance, results, bounds |
 //!
 //! A run has two phases: load and faults; then all faults stop, and within a bounded time every
@@ -17,15 +18,18 @@
 //! store must survive a last power cut.
 
 mod agenda;
+mod fault;
 pub mod limits;
 mod model;
 mod net;
 mod options;
 mod report;
 mod rng;
+mod shape;
 mod world;
 
-pub use options::{Fault, Mutant, Options};
+pub use fault::{Fault, FaultSet};
+pub use options::{CHAOS_US, Mutant, Options};
 pub use report::{Failure, Report};
 pub use rng::Rng;
 

@@ -2,6 +2,8 @@
 
 /// Size of a simulated device for each shard: small, so that its log ring turns around many times.
 pub const DEVICE_BYTES: u64 = 48 << 20;
+/// The same where space is to run out: some 1,900 data blocks.
+pub const DEVICE_BYTES_TIGHT: u64 = 12 << 20;
 /// Log ring of each shard: the smallest that a store takes, so that checkpoints are frequent.
 pub const LOG_BYTES: u64 = 1 << 20;
 /// Buffers of one process.

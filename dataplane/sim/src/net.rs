@@ -17,7 +17,7 @@ use ogive_buf::{MAX_BUF_BYTES, Pool};
 use ogive_rpc::hello::Hello;
 use ogive_rpc::limits::{BODY_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use ogive_rpc::transport::{CloseReason, ConnId, Event, Incoming, Outgoing};
-use ogive_types::ShardAddr;
+use ogive_types::{ChunkserverId, ShardAddr};
 
 use crate::rng::Rng;
 
@@ -81,6 +81,8 @@ struct Direction {
 struct Link {
     ends: [End; 2],
     ways: [Direction; 2],
+    /// Something in it arrives twice.
+    duplicates: bool,
 }
 
 /// The next item of a direction is due.
@@ -103,6 +105,7 @@ pub(crate) struct NetCounters {
     pub(crate) frames: u64,
     pub(crate) links: u64,
     pub(crate) late_frames: u64,
+    pub(crate) duplicates: u64,
 }
 
 pub(crate) struct Net {
@@ -111,6 +114,10 @@ pub(crate) struct Net {
     next_link: u64,
     blocked: BTreeSet<(Host, Host)>,
     slow: BTreeMap<(Host, Host), u64>,
+    /// What a connection carries when its sender gives it up arrives twice.
+    duplicating: bool,
+    /// Two servers that answer at each other's address.
+    swapped: Option<(u32, u32)>,
     delays: Delays,
     rng: Rng,
     /// Arrivals to be put on the agenda.
@@ -135,6 +142,8 @@ impl Net {
             next_link: 1,
             blocked: BTreeSet::new(),
             slow: BTreeMap::new(),
+            duplicating: false,
+            swapped: None,
             delays,
             rng,
             arrivals: Vec::new(),
@@ -186,8 +195,9 @@ impl Net {
         self.next_link += 1;
         self.counters.links += 1;
         let end = |party, state| End { party, state, heard: now };
-        let ends = [end(from, State::Opening), end(Party::Shard(to), State::Gone)];
-        self.links.insert(id, Link { ends, ways: Default::default() });
+        let to = Party::Shard(self.found_at(to));
+        let ends = [end(from, State::Opening), end(to, State::Gone)];
+        self.links.insert(id, Link { ends, ways: Default::default(), duplicates: false });
         let hello = self.processes[&from].hello.clone();
         self.push(id, 0, Item::Hello(hello), now);
         conn(id, 0)
@@ -212,8 +222,56 @@ impl Net {
             return;
         }
         link.ends[side].state = State::Gone;
+        if self.duplicating {
+            self.repeat(id, side, now);
+        }
         self.push(id, side, Item::End, now);
         self.events.push((party, Event::Closed { conn: on, reason }));
+    }
+
+    /// What is on its way comes again, behind itself.
+    fn repeat(&mut self, id: u64, way: usize, now: u64) {
+        let link = self.links.get_mut(&id).expect("the caller looked it up");
+        let frame = |item: &Item| match item {
+            Item::Frame(frame) => Some(frame.clone()),
+            _ => None,
+        };
+        let again: Vec<Outgoing> = link.ways[way].queue.iter().filter_map(frame).collect();
+        link.duplicates |= !again.is_empty();
+        self.counters.duplicates += again.len() as u64;
+        for frame in again {
+            self.push(id, way, Item::Frame(frame), now);
+        }
+    }
+
+    /// Whether something came twice on a connection.
+    pub(crate) fn had_duplicates(&self, on: ConnId) -> bool {
+        self.links.get(&(on.0 / 2)).is_some_and(|link| link.duplicates)
+    }
+
+    /// Begins or ends to let frames arrive twice.
+    pub(crate) fn duplicate(&mut self, on: bool) {
+        self.duplicating = on;
+    }
+
+    /// Whether two servers answer at each other's address.
+    pub(crate) fn is_swapped(&self) -> bool {
+        self.swapped.is_some()
+    }
+
+    /// Lets two servers answer at each other's address, or all at their own.
+    pub(crate) fn swap(&mut self, servers: Option<(u32, u32)>) {
+        self.swapped = servers;
+    }
+
+    /// Who answers at the address of a shard.
+    fn found_at(&self, addr: ShardAddr) -> ShardAddr {
+        let server = match self.swapped {
+            Some((a, b)) if addr.server.0 == a => b,
+            Some((a, b)) if addr.server.0 == b => a,
+            _ => addr.server.0,
+        };
+        ShardAddr { server: ChunkserverId(server), ..addr }
     }
 
     fn delay(&mut self, from: Host, to: Host) -> u64 {

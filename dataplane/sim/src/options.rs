@@ -1,11 +1,8 @@
 //! What a run is like: all of it follows from the seed.
 
-use std::time::Duration;
+use std::fmt;
 
-use ogive_shard::ScrubOptions;
-
-use crate::net::Delays;
-use crate::rng::Rng;
+use crate::fault::{Fault, FaultSet};
 
 /// A known bug to put in, to prove that the checks find it. The shards stay as they are: the
 /// simulated environment lies to them, so that one of their defences does not work.
@@ -62,162 +59,92 @@ impl std::str::FromStr for Mutant {
 }
 
 /// What to run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Decides everything.
+    /// Decides the shape of the world, which faults it has, and all that happens.
     pub seed: u64,
+    /// Gives the same world another course: what happens is drawn anew, but not the shape.
+    pub salt: u64,
     /// Simulated microseconds of load and faults, before healing.
     pub chaos_us: u64,
     /// False for a run without faults.
     pub faults: bool,
+    /// Kinds of faults that are left out.
+    pub without: FaultSet,
+    /// At most so many volumes, each of which has a client or two.
+    pub volumes_max: u64,
+    /// At most so many operations in flight for each client.
+    pub depth_max: u64,
     /// A bug to put in.
     pub mutant: Option<Mutant>,
     /// Print what happens.
     pub trace: bool,
 }
 
+/// Usual length of load and faults.
+pub const CHAOS_US: u64 = 6_000_000;
+
 impl Options {
     /// A run of a seed with its usual length.
     pub fn seed(seed: u64) -> Options {
-        Options { seed, chaos_us: 6_000_000, faults: true, mutant: None, trace: false }
-    }
-}
-
-/// The shape of a world.
-#[derive(Clone, Debug)]
-pub(crate) struct Shape {
-    pub(crate) servers: u32,
-    pub(crate) shards: u16,
-    pub(crate) copysets: u32,
-    pub(crate) volumes: u64,
-    pub(crate) depth: u64,
-    pub(crate) think_us: u64,
-    /// Blocks that are written to, for each of the chunks.
-    pub(crate) hot_blocks: u64,
-    pub(crate) chunks: u64,
-    pub(crate) volatile_cache: bool,
-    pub(crate) retain_entries: usize,
-    pub(crate) retain_bytes: usize,
-    pub(crate) disk_us: u64,
-    pub(crate) delays: Delays,
-    pub(crate) io_timeout: Option<Duration>,
-    pub(crate) attempt_timeout: Duration,
-    pub(crate) allocated: bool,
-    pub(crate) drift_ppm: i64,
-    pub(crate) scrub: ScrubOptions,
-    /// How many of the copies for repairs arrive spoilt.
-    pub(crate) spoilt_percent: u64,
-}
-
-impl Shape {
-    pub(crate) fn draw(rng: &mut Rng) -> Shape {
-        let delays = Delays { base_us: rng.between(10, 300), jitter_us: rng.between(10, 2_000) };
-        Shape {
-            servers: 3,
-            shards: if rng.chance(30) { 2 } else { 1 },
-            copysets: rng.between(1, 4) as u32,
-            volumes: rng.between(1, 2),
-            depth: rng.between(1, 8),
-            think_us: rng.pick(&[500, 3_000, 20_000]),
-            hot_blocks: rng.pick(&[1, 2, 4, 4, 16, 64, 600, 1_500]),
-            chunks: rng.between(1, 4),
-            volatile_cache: rng.chance(70),
-            retain_entries: rng.pick(&[4, 16, 64, 16_384]),
-            retain_bytes: rng.pick(&[0, 64 << 10, 4 << 20]),
-            disk_us: rng.pick(&[30, 100, 1_000, 5_000]),
-            delays,
-            io_timeout: rng.chance(30).then(|| Duration::from_millis(rng.between(100, 3_000))),
-            attempt_timeout: Duration::from_millis(rng.pick(&[150, 400, 1_000])),
-            allocated: rng.chance(50),
-            drift_ppm: rng.pick(&[0, 100, 450]),
-            scrub: ScrubOptions {
-                bytes_per_second: rng.pick(&[8 << 20, 64 << 20]),
-                pause: Duration::from_millis(rng.pick(&[200, 1_000, 3_000])),
-            },
-            spoilt_percent: rng.pick(&[0, 0, 30]),
+        Options {
+            seed,
+            salt: 0,
+            chaos_us: CHAOS_US,
+            faults: true,
+            without: FaultSet::default(),
+            volumes_max: u64::MAX,
+            depth_max: u64::MAX,
+            mutant: None,
+            trace: false,
         }
     }
 }
 
-/// Something that goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// A chunkserver's process is killed; its disk keeps what was written.
-    Kill,
-    /// A chunkserver loses its power, and what was not flushed.
-    PowerCut,
-    /// The leader of some copyset is killed or loses its power.
-    LeaderCrash,
-    /// One side of a catch-up by delta is killed, loses its power, or the connection.
-    DeltaBroken,
-    /// All chunkservers lose their power at once.
-    Blackout,
-    /// One host cannot reach, or be reached by, the others.
-    Isolate,
-    /// One direction between two hosts is cut.
-    OneWay,
-    /// A connection breaks.
-    Reset,
-    /// One direction of a connection is held up for long.
-    Stall,
-    /// What clients have sent to a leader is held up, and it loses its leadership meanwhile.
-    LateRequests,
-    /// Everything between two hosts is slow for a while.
-    SlowNetwork,
-    /// A disk is slow for a while.
-    SlowDisk,
-    /// A process stands still for a while.
-    Pause,
-    /// A disk fails a write.
-    DiskError,
-    /// Bits of stored blocks flip.
-    Rot,
-    /// Sectors cannot be read any more.
-    BadSector,
-    /// Blocks hold what was written for others.
-    Misdirected,
-    /// A volume is attached anew while its former client goes on.
-    TakeOver,
-    /// A client's process is killed, and its volume attached anew.
-    ClientCrash,
-    /// The metadata servers do not answer for a while.
-    MetadataDown,
+/// As arguments of `ogive-sim`, which replay the run.
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let usual = Options::seed(self.seed);
+        write!(f, "--seed {}", self.seed)?;
+        if self.salt != usual.salt {
+            write!(f, " --salt {}", self.salt)?;
+        }
+        if self.chaos_us != usual.chaos_us {
+            write!(f, " --millis {}", self.chaos_us / 1000)?;
+        }
+        if !self.faults {
+            write!(f, " --calm")?;
+        }
+        if self.without != usual.without {
+            let names: Vec<&str> = self.without.iter().map(Fault::name).collect();
+            write!(f, " --without {}", names.join(","))?;
+        }
+        if self.volumes_max != usual.volumes_max {
+            write!(f, " --volumes {}", self.volumes_max)?;
+        }
+        if self.depth_max != usual.depth_max {
+            write!(f, " --depth {}", self.depth_max)?;
+        }
+        match self.mutant {
+            Some(mutant) => write!(f, " --mutant {}", mutant.name()),
+            None => Ok(()),
+        }
+    }
 }
 
-impl Fault {
-    pub(crate) const ALL: [Fault; 20] = [
-        Fault::Kill,
-        Fault::PowerCut,
-        Fault::LeaderCrash,
-        Fault::DeltaBroken,
-        Fault::Blackout,
-        Fault::Isolate,
-        Fault::OneWay,
-        Fault::Reset,
-        Fault::Stall,
-        Fault::LateRequests,
-        Fault::SlowNetwork,
-        Fault::SlowDisk,
-        Fault::Pause,
-        Fault::DiskError,
-        Fault::Rot,
-        Fault::BadSector,
-        Fault::Misdirected,
-        Fault::TakeOver,
-        Fault::ClientCrash,
-        Fault::MetadataDown,
-    ];
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    /// Mean time between two of them in simulated microseconds, when it happens at all.
-    pub(crate) fn mean_us(self) -> u64 {
-        match self {
-            Fault::Blackout | Fault::DiskError => 4_000_000,
-            // Looked for often, since deltas are short and rare.
-            Fault::DeltaBroken => 3_000,
-            Fault::Reset | Fault::Stall => 150_000,
-            Fault::Rot | Fault::BadSector | Fault::Misdirected => 300_000,
-            Fault::SlowDisk | Fault::SlowNetwork | Fault::Pause => 700_000,
-            _ => 1_200_000,
-        }
+    #[test]
+    fn arguments_name_what_differs_from_the_usual() {
+        let plain = Options::seed(7);
+        assert_eq!(plain.to_string(), "--seed 7");
+        let mut without = FaultSet::default();
+        without.insert(Fault::Rot);
+        without.insert(Fault::Kill);
+        let options = Options { chaos_us: 250_000, without, volumes_max: 1, salt: 3, ..plain };
+        let expected = "--seed 7 --salt 3 --millis 250 --without kill,rot --volumes 1";
+        assert_eq!(options.to_string(), expected);
     }
 }

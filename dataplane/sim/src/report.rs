@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::options::Fault;
+use crate::fault::Fault;
 
 /// Sums over runs that went well.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,10 @@ pub struct Report {
     pub repaired: u64,
     /// Answers with copies for repairs that arrived spoilt.
     pub spoilt: u64,
+    /// Frames that arrived twice.
+    pub duplicates: u64,
+    /// Shards that found their log damaged and did not open.
+    pub logs_refused: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// Longest time from the last fault to full health.
@@ -67,6 +71,8 @@ impl Report {
         self.checkpoints += other.checkpoints;
         self.repaired += other.repaired;
         self.spoilt += other.spoilt;
+        self.duplicates += other.duplicates;
+        self.logs_refused += other.logs_refused;
         for (&fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -83,7 +89,8 @@ impl fmt::Display for Report {
         writeln!(f, "events           {} ({} turns of shards)", self.events, self.turns)?;
         writeln!(f, "operations       {} ({} failed)", self.ops, self.ops_failed)?;
         writeln!(f, "cells checked    {}", self.cells_checked)?;
-        writeln!(f, "frames           {} ({} late)", self.frames, self.late_frames)?;
+        let (late, twice) = (self.late_frames, self.duplicates);
+        writeln!(f, "frames           {} ({late} late, {twice} twice)", self.frames)?;
         writeln!(f, "connections      {}", self.connections)?;
         writeln!(f, "elections        {}", self.elections)?;
         writeln!(f, "sessions lost    {}", self.sessions_lost)?;
@@ -91,8 +98,13 @@ impl fmt::Display for Report {
         writeln!(f, "checkpoints      {}", self.checkpoints)?;
         writeln!(f, "blocks repaired  {} ({} copies spoilt)", self.repaired, self.spoilt)?;
         writeln!(f, "longest healing  {:.3} s", self.heal_us_max as f64 / 1e6)?;
-        let faults: Vec<String> = self.faults.iter().map(|(k, n)| format!("{k:?} {n}")).collect();
-        write!(f, "faults           {}", faults.join(", "))
+        writeln!(f, "logs refused     {}", self.logs_refused)?;
+        write!(f, "faults           {}", self.faults.values().sum::<u64>())?;
+        for kind in Fault::all() {
+            let count = self.faults.get(&kind).copied().unwrap_or_default();
+            write!(f, "\n  {:<15}{count}", kind.name())?;
+        }
+        Ok(())
     }
 }
 

@@ -11,7 +11,8 @@ use ogive_rpc::transport::{CloseReason, Event as NetEvent};
 use ogive_types::{BLOCK_BYTES, CopysetId, Epoch, SEGMENT_BYTES, SegmentId, SessionId, VolumeId};
 
 use super::{CLUSTER, Clock, What, World, hello, short};
-use crate::limits::POOL_BYTES;
+use crate::fault::Fault;
+use crate::limits::{DEVICE_BYTES, HEAL_WITHIN_US, POOL_BYTES};
 use crate::model::{Begin, CELL_BYTES};
 use crate::net::Party;
 
@@ -52,14 +53,22 @@ pub(crate) struct SimClient {
 }
 
 impl World {
-    /// Attaches a volume for a new client; its former one is not asked.
+    /// Attaches a volume for new clients; its former ones are not asked. The last of the new.
     pub(super) fn attach(&mut self, volume: VolumeId) -> u32 {
+        let state = self.volumes.get_mut(&volume).expect("a known volume");
+        state.epoch = Epoch(state.epoch.0 + 1);
+        for _ in 1..self.shape.sharers {
+            self.new_client(volume);
+        }
+        self.new_client(volume)
+    }
+
+    fn new_client(&mut self, volume: VolumeId) -> u32 {
         let id = self.next_client;
         self.next_client += 1;
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        let state = self.volumes.get_mut(&volume).expect("a known volume");
-        state.epoch = Epoch(state.epoch.0 + 1);
+        let state = &self.volumes[&volume];
         let (epoch, sees_all) = (state.epoch, state.allocated);
         let spec = VolumeSpec {
             volume,
@@ -175,7 +184,7 @@ impl World {
         let blocks = self.rng.pick(&[1, 1, 1, 1, 2, 2, 8, 8, 60]).min(hot);
         let block = self.rng.below(hot - blocks + 1);
         let (mut first, mut count) = (block * per_block, blocks * per_block);
-        if self.rng.chance(15) {
+        if self.shape.parts_of_blocks() && self.rng.chance(15) {
             let skip = self.rng.below(per_block);
             (first, count) = (first + skip, (count - skip).min(self.rng.between(1, per_block)));
         }
@@ -205,7 +214,7 @@ impl World {
         let local = sim.clock.local(now);
         self.trace(|_| match &op {
             VolumeOp::Write { .. } => {
-                format!("client {id} op {token}: write {write:?} {first}+{count}")
+                format!("client {id} op {token}: write {write:?} cells {first}+{count}")
             }
             other => format!("client {id} op {token}: {other:?} {write:?} cells {first}+{count}"),
         });
@@ -308,8 +317,12 @@ impl World {
         self.report.ops += 1;
         self.note(token);
         self.report.ops_failed += u64::from(result.is_err());
-        if result.is_ok() && !alone && flight.count > 0 {
+        let lenient = !self.reads_are_strict && flight.write.is_none();
+        if result.is_ok() && !alone && flight.count > 0 && !lenient {
             self.served(volume, epoch, &flight);
+        }
+        if matches!(result, Err(VolumeError::NoSpace)) {
+            self.no_space(id, token, flight.zeroes || flight.write.is_none());
         }
         self.end_write(volume, flight.write, result.is_ok() && !alone);
         if let (Ok(VolumeOutput::Data(bufs)), true) = (&result, flight.reads && !blind) {
@@ -320,6 +333,49 @@ impl World {
         }
         let pause = self.rng.around(self.shape.think_us);
         self.agenda.add(self.now + pause, What::ClientWork(id));
+    }
+
+    /// An operation found no space.
+    fn no_space(&mut self, id: u32, token: u64, needs_none: bool) {
+        self.count_fault(Fault::DiskFull);
+        if needs_none || self.space_must_do {
+            self.fail(format!("client {id} op {token}: there is no space for it"));
+        }
+    }
+
+    /// Where space runs out, gives it back: whoever holds a volume trims all of it.
+    pub(super) fn make_space(&mut self) {
+        if self.shape.device_bytes == DEVICE_BYTES {
+            return;
+        }
+        for volume in (1..=self.shape.volumes).map(VolumeId) {
+            let client = self.attach(volume);
+            let len = self.shape.hot_blocks * self.shape.chunks * BLOCK;
+            self.submit_op(client, VolumeOp::Trim { offset: 0, len });
+        }
+    }
+
+    /// Where there was no space before, a write finds some again.
+    pub(super) fn use_space_again(&mut self) {
+        if self.shape.device_bytes == DEVICE_BYTES || self.failure.is_some() {
+            return;
+        }
+        self.space_must_do = true;
+        for volume in (1..=self.shape.volumes).map(VolumeId) {
+            let client = self.attach(volume);
+            let pool = self.clients[&client].pool.clone();
+            for block in 0..8 {
+                let first = block * BLOCK / CELL_BYTES;
+                if let Some(data) = stamped(&pool, first, BLOCK / CELL_BYTES, self.next_write) {
+                    self.submit_op(client, VolumeOp::Write { offset: block * BLOCK, data });
+                }
+            }
+        }
+        self.run_until(self.now + HEAL_WITHIN_US, World::clients_idle);
+        if !self.clients_idle() {
+            let flights = self.flights();
+            self.fail(format!("writes after a trim do not end: {flights}"));
+        }
     }
 
     fn end_write(&mut self, volume: VolumeId, write: Option<u64>, done: bool) {
@@ -335,7 +391,10 @@ impl World {
             .strip_prefix("cell ")
             .and_then(|rest| rest.split([',', ':']).next().and_then(|number| number.parse().ok()));
         let history = cell.map(|c| self.volumes[&volume].model.history(c)).unwrap_or_default();
-        self.fail(format!("{volume} is not one disk: {why}\n{history}"));
+        let chunk =
+            |cell| ogive_types::ChunkId { volume, number: self.layout.locate(cell * CELL_BYTES).0 };
+        let place = cell.map(|c| format!(", in {}", self.copyset_of(chunk(c)))).unwrap_or_default();
+        self.fail(format!("{volume} is not one disk{place}: {why}\n{history}"));
     }
 
     /// An operation was served: older attachments must not be, in those copysets, from now on.
@@ -390,7 +449,12 @@ impl World {
             let Some(seen) = read_stamp(cell, data) else {
                 return self.fail(format!("{volume} cell {cell}: bytes that nobody wrote"));
             };
+            let strict = self.reads_are_strict;
             let model = &mut self.volumes.get_mut(&volume).expect("a known volume").model;
+            if !strict {
+                model.checked += 1;
+                continue;
+            }
             if let Err(why) = model.saw(cell, seen, flight.start, self.now) {
                 return self.wrong(volume, why);
             }

@@ -4,8 +4,9 @@ use ogive_copyset::{ProgressState, Role};
 use ogive_types::VolumeId;
 
 use super::{What, World};
+use crate::fault::Fault;
 use crate::net::Host;
-use crate::options::Fault;
+use crate::rng::Rng;
 
 /// The end of a fault.
 #[derive(Clone, Debug)]
@@ -15,24 +16,35 @@ pub(crate) enum Repair {
     NormalNetwork(Host, Host),
     NormalDisk(u32),
     MetadataUp,
+    NoDuplicates,
+    SwapBack(u32, u32),
 }
+
+/// Part of the seed of the generators for the times of faults.
+const FAULT_TIMES: u64 = 0x6661_756c_7473;
 
 impl World {
     /// Draws which faults this run has, and when the first of each comes.
     pub(super) fn plan_faults(&mut self) {
-        for fault in Fault::ALL {
-            if self.rng.chance(45) {
+        let mut kinds = Rng::new(self.options.seed ^ FAULT_TIMES);
+        let mut times = Rng::new(kinds.next() ^ self.options.salt);
+        for fault in Fault::all() {
+            let (happens, times) = (kinds.chance(40), times.fork());
+            let left_out = self.options.without.contains(fault) || fault == Fault::DiskFull;
+            if happens && !left_out {
+                self.faults.insert(fault, times);
                 self.plan(fault);
             }
         }
     }
 
     fn plan(&mut self, fault: Fault) {
-        let at = self.now + self.rng.around(fault.mean_us());
+        let Some(times) = self.faults.get_mut(&fault) else { return };
+        let at = self.now + times.around(fault.mean_us());
         self.agenda.add(at, What::Fault(fault));
     }
 
-    fn any_server(&mut self) -> u32 {
+    pub(super) fn any_server(&mut self) -> u32 {
         self.rng.between(1, u64::from(self.shape.servers)) as u32
     }
 
@@ -55,9 +67,13 @@ impl World {
         }
         self.plan(fault);
         if self.do_fault(fault) {
-            self.trace(|_| format!("fault: {fault:?}"));
-            *self.report.faults.entry(fault).or_default() += 1;
+            self.count_fault(fault);
         }
+    }
+
+    pub(super) fn count_fault(&mut self, fault: Fault) {
+        self.trace(|_| format!("fault: {}", fault.name()));
+        *self.report.faults.entry(fault).or_default() += 1;
     }
 
     /// Brings a fault about; false when there is nothing that it could befall.
@@ -74,8 +90,13 @@ impl World {
             | Fault::Reset
             | Fault::Stall
             | Fault::LateRequests
+            | Fault::LateConnection
+            | Fault::Duplicate
             | Fault::SlowNetwork => self.net_fault(fault, until),
             Fault::Rot | Fault::BadSector | Fault::Misdirected => self.harm(fault),
+            Fault::LogRot => self.rot_log(),
+            Fault::WrongDevice => self.swap_devices(until),
+            Fault::ClockStep => self.step_clock(),
             _ => self.host_fault(fault, until),
         }
     }
@@ -135,15 +156,10 @@ impl World {
             }
             Fault::Reset => return self.net.reset_some(self.now),
             Fault::Stall => return self.net.stall_some(until),
-            Fault::LateRequests => {
-                let Some(leader) = self.some_leader() else { return false };
-                let late = self.now + self.rng.between(500_000, 4_000_000);
-                self.net.stall_clients(Host(leader), late);
-                let peers = (1..=self.shape.servers).filter(|&s| s != leader).map(Host);
-                let both = |peer| [(Host(leader), peer), (peer, Host(leader))];
-                let ways = peers.flat_map(both).collect();
-                let until = self.now + self.rng.between(400_000, 1_200_000);
-                self.cut(ways, until);
+            Fault::LateRequests | Fault::LateConnection => return self.late_requests(fault),
+            Fault::Duplicate => {
+                self.net.duplicate(true);
+                self.agenda.add(until, What::Repair(Repair::NoDuplicates));
             }
             _ => {
                 let (from, to) = (self.any_host(), self.any_host());
@@ -151,6 +167,21 @@ impl World {
                 self.net.slow(from, to, factor);
                 self.agenda.add(until, What::Repair(Repair::NormalNetwork(from, to)));
             }
+        }
+        true
+    }
+
+    /// Holds up what clients have sent to a leader, which may lose its leadership meanwhile.
+    fn late_requests(&mut self, fault: Fault) -> bool {
+        let Some(leader) = self.some_leader() else { return false };
+        let late = self.now + self.rng.between(300_000, 4_000_000);
+        self.net.stall_clients(Host(leader), late);
+        if fault == Fault::LateRequests {
+            let peers = (1..=self.shape.servers).filter(|&s| s != leader).map(Host);
+            let both = |peer| [(Host(leader), peer), (peer, Host(leader))];
+            let ways = peers.flat_map(both).collect();
+            let until = self.now + self.rng.between(400_000, 1_200_000);
+            self.cut(ways, until);
         }
         true
     }
@@ -240,6 +271,9 @@ impl World {
                 self.servers.get_mut(&id).expect("a known server").disk_factor = 1;
             }
             Repair::MetadataUp => self.metadata_down = false,
+            Repair::NoDuplicates => self.net.duplicate(false),
+            Repair::SwapBack(a, b) if self.net.is_swapped() => self.swap_back(a, b),
+            Repair::SwapBack(..) => {}
         }
     }
 
@@ -251,6 +285,11 @@ impl World {
             self.net.unblock(from, to, self.now);
         }
         self.net.clear_slow();
+        self.net.duplicate(false);
+        if self.net.is_swapped() {
+            self.net.swap(None);
+        }
+        self.heal_clocks();
         for id in 1..=self.shape.servers {
             let server = self.servers.get_mut(&id).expect("a known server");
             (server.disk_factor, server.paused_until) = (1, 0);
@@ -259,6 +298,7 @@ impl World {
             }
             self.start_server(id);
         }
+        self.make_space();
         let laps = |w: &World, addr| w.shard(addr).map(|s| s.health().scrub.laps);
         let all = self.topology.endpoints.keys();
         self.laps_at_heal = all.filter_map(|&a| laps(self, a).map(|laps| (a, laps))).collect();

@@ -45,7 +45,7 @@ impl World {
     /// Checks a shard that has just ended a turn.
     pub(super) fn check_turn(&mut self, addr: ShardAddr, effects: &[Effect]) {
         self.note_promises(addr, effects);
-        for id in self.copysets() {
+        for id in self.here.get(&addr).cloned().unwrap_or_default() {
             if let Err(why) = self.check_replica(addr, id) {
                 self.fail(format!("{id} on {addr}: {why}"));
             }
@@ -155,7 +155,7 @@ impl World {
 
     /// Checks a store that was just opened against what its replicas had said before.
     pub(super) fn check_restored(&mut self, addr: ShardAddr, store: &Store) {
-        for id in self.copysets() {
+        for id in self.here.get(&addr).cloned().unwrap_or_default() {
             let key = (addr, id);
             let Some(promise) = self.history.promises.get(&key).copied() else { continue };
             let Some(state) = store.replica(id) else {

@@ -2,16 +2,20 @@
 //!
 //! - `shards`: processes of shards, their disks and turns;
 //! - `clients`: the load, and what it is told;
+//! - `clock`: the clocks of processes;
 //! - `faults`: what goes wrong;
+//! - `mistakes`: what an operator does wrong, and damage that only he can put right;
 //! - `rot`: damage to what is stored;
 //! - `lies`: known bugs, put in by an environment that lies;
 //! - `invariants`: what must hold after each turn;
 //! - `verdict`: what must hold in the end.
 
 mod clients;
+mod clock;
 mod faults;
 mod invariants;
 mod lies;
+mod mistakes;
 mod rot;
 mod shards;
 mod verdict;
@@ -23,17 +27,20 @@ use ogive_client::Topology;
 use ogive_rpc::hello::{Hello, Identity};
 use ogive_rpc::transport::{Endpoint, Event as NetEvent};
 use ogive_shard::limits::{CREDIT_BYTES, CREDIT_REQUESTS};
-use ogive_types::{ChunkserverId, ClusterId, CopysetId, Epoch, Layout, ShardAddr, Time, VolumeId};
+use ogive_types::{ChunkserverId, ClusterId, CopysetId, Epoch, Layout, ShardAddr, VolumeId};
 
 use crate::agenda::Agenda;
+use crate::fault::Fault;
 use crate::limits::{EVENTS_MAX, HEAL_WITHIN_US, POOL_BYTES, TRACE_LINES};
 use crate::model::Model;
 use crate::net::{Arrival, Net, Party};
-use crate::options::{Fault, Options, Shape};
+use crate::options::Options;
 use crate::report::{Failure, Report};
 use crate::rng::Rng;
+use crate::shape::Shape;
 
 use self::clients::SimClient;
+use self::clock::Clock;
 use self::invariants::History;
 use self::shards::Server;
 
@@ -62,34 +69,6 @@ pub(crate) enum What {
     Repair(faults::Repair),
 }
 
-/// A local clock: it starts anywhere and runs a little fast or slow.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    start: u64,
-    base: u64,
-    ppm: i64,
-}
-
-impl Clock {
-    fn new(now: u64, base: u64, ppm: i64) -> Clock {
-        Clock { start: now, base, ppm }
-    }
-
-    fn local(self, now: u64) -> Time {
-        let passed = (now - self.start) as i128;
-        Time(self.base + (passed + passed * i128::from(self.ppm) / 1_000_000) as u64)
-    }
-
-    /// The first moment at which the local clock shows `time`, or later.
-    fn global(self, time: Time) -> u64 {
-        if time == Time::NEVER {
-            return u64::MAX;
-        }
-        let local = i128::from(time.0.saturating_sub(self.base));
-        self.start + (local * 1_000_000 / i128::from(1_000_000 + self.ppm)) as u64 + 1
-    }
-}
-
 /// A volume as the metadata servers know it.
 struct Volume {
     epoch: Epoch,
@@ -114,6 +93,15 @@ pub(crate) struct World {
     volumes: BTreeMap<VolumeId, Volume>,
     layout: Layout,
     topology: Topology,
+    /// The copysets of each shard.
+    here: BTreeMap<ShardAddr, Vec<CopysetId>>,
+    /// The kinds of faults that happen, each with a generator of its own for its times, so that
+    /// leaving one out does not move the others.
+    faults: BTreeMap<Fault, Rng>,
+    /// What a read shows is compared with what it may show.
+    reads_are_strict: bool,
+    /// A write that finds no space is a failure.
+    space_must_do: bool,
     metadata_down: bool,
     history: History,
     /// Laps of each scrub when the faults ended.
@@ -130,15 +118,19 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(options: Options) -> World {
-        let mut rng = Rng::new(options.seed);
-        let shape = Shape::draw(&mut rng);
+        let (shape, mut rng) = clock::draw(options);
         let net = Net::new(shape.delays, rng.fork());
         let layout = match shape.chunks {
             1 => Layout::default(),
-            _ => Layout::new(64 << 10, 4).expect("a valid layout"),
+            2..=4 => Layout::new(64 << 10, 4).expect("a valid layout"),
+            _ => Layout::new(64 << 10, 32).expect("a valid layout"),
         };
         let mut world = World {
-            topology: topology(&shape),
+            topology: topology(&shape, &mut rng),
+            here: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            reads_are_strict: !shape.clocks.loose,
+            space_must_do: false,
             options,
             shape,
             rng,
@@ -168,6 +160,9 @@ impl World {
     }
 
     fn build(&mut self) {
+        for (&id, members) in &self.topology.copysets {
+            members.iter().for_each(|&addr| self.here.entry(addr).or_default().push(id));
+        }
         for id in 1..=self.shape.servers {
             let server = Server::format(id, &self.shape, &mut self.rng);
             self.servers.insert(id, server);
@@ -197,6 +192,8 @@ impl World {
         let deadline = self.now + HEAL_WITHIN_US;
         self.run_until(deadline, World::is_healthy);
         self.must_be_healthy();
+        self.use_space_again();
+        self.reads_are_strict = true;
         // A run that has failed ends before the faults do.
         self.report.heal_us_max = self.now.saturating_sub(chaos_end);
         self.read_everything();
@@ -207,6 +204,7 @@ impl World {
         self.report.connections = self.net.counters.links;
         self.report.frames = self.net.counters.frames;
         self.report.late_frames = self.net.counters.late_frames;
+        self.report.duplicates = self.net.counters.duplicates;
         self.report.cells_checked = self.volumes.values().map(|v| v.model.checked).sum();
         self.report.digest = self.digest;
         match self.failure.take() {
@@ -312,7 +310,7 @@ impl World {
     }
 }
 
-fn topology(shape: &Shape) -> Topology {
+fn topology(shape: &Shape, rng: &mut Rng) -> Topology {
     let mut topology = Topology::default();
     for server in (1..=shape.servers).map(ChunkserverId) {
         for shard in 0..shape.shards {
@@ -321,10 +319,13 @@ fn topology(shape: &Shape) -> Topology {
         }
     }
     for copyset in 1..=shape.copysets {
-        let shard = (copyset % u32::from(shape.shards)) as u16;
-        let member =
-            |n: u32| ShardAddr { server: ChunkserverId((copyset + n) % shape.servers + 1), shard };
-        topology.copysets.insert(CopysetId(copyset), (0..3).map(member).collect());
+        let mut servers: Vec<u32> = (1..=shape.servers).collect();
+        let member = |_| {
+            let server = servers.swap_remove(rng.below(servers.len() as u64) as usize);
+            let shard = rng.below(u64::from(shape.shards)) as u16;
+            ShardAddr { server: ChunkserverId(server), shard }
+        };
+        topology.copysets.insert(CopysetId(copyset), (0..shape.replicas).map(member).collect());
     }
     topology
 }

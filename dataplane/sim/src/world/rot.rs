@@ -15,7 +15,7 @@ use ogive_types::{BLOCK_BYTES, CopysetId, Index, ShardAddr, block_sum};
 
 use super::World;
 use super::verdict::picture;
-use crate::options::Fault;
+use crate::fault::Fault;
 
 /// Blocks drawn before a fault is given up: most may be too new.
 const DRAWS: usize = 8;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ogive_buf::Pool;
+use ogive_copyset::Timing;
 use ogive_rpc::hello::Identity;
 use ogive_rpc::transport::Event as NetEvent;
 use ogive_shard::{Admin, Effect, Event, ReplicaSpec, Shard, ShardOptions};
@@ -13,11 +14,14 @@ use ogive_store::{
 };
 use ogive_types::{ChunkId, ChunkserverId, CopysetId, Index, ShardAddr};
 
-use super::{CLUSTER, Clock, What, World, hello, short};
-use crate::limits::{DEVICE_BYTES, LOG_BYTES, POOL_BYTES};
+use super::clock::Clock;
+use super::mistakes::LogHarm;
+use super::{CLUSTER, What, World, hello, short};
+use crate::limits::{LOG_BYTES, POOL_BYTES};
 use crate::net::Party;
-use crate::options::{Mutant, Shape};
+use crate::options::Mutant;
 use crate::rng::Rng;
+use crate::shape::Shape;
 
 /// A chunkserver. Each of its shards has a simulated disk for its region, so that operations of
 /// two shards cannot have the same name; they lose their power together.
@@ -39,6 +43,8 @@ pub(crate) struct Slot {
     pub(crate) sure: BTreeMap<CopysetId, Index>,
     /// Blocks that were damaged since.
     pub(crate) harmed: BTreeSet<(CopysetId, ChunkId, u16)>,
+    /// Damage to its log, on the way.
+    pub(crate) log_harm: LogHarm,
 }
 
 pub(crate) struct Process {
@@ -62,7 +68,7 @@ impl Server {
             quick: true,
         };
         let make = || {
-            let mut disk = SimDisk::new(DEVICE_BYTES * u64::from(shape.shards), sector);
+            let mut disk = SimDisk::new(shape.device_bytes * u64::from(shape.shards), sector);
             format(&mut disk, &options, &mut |_, _| ()).expect("a new disk can be formatted");
             write_identity(&mut disk, CLUSTER, ChunkserverId(id)).expect("and named");
             disk.set_volatile_cache(shape.volatile_cache);
@@ -70,7 +76,7 @@ impl Server {
         };
         let slot = || {
             let (sure, harmed) = Default::default();
-            Slot { disk: make(), process: None, life: 0, sure, harmed }
+            Slot { disk: make(), process: None, life: 0, sure, harmed, log_harm: LogHarm::None }
         };
         let slots: BTreeMap<u16, Slot> = (0..shape.shards).map(|n| (n, slot())).collect();
         let label = ogive_store::read_label(&slots[&0].disk).expect("just written");
@@ -128,14 +134,14 @@ impl World {
         let store = match Store::open(disk, &label, addr.shard, pool.clone(), options) {
             Ok(store) => store,
             Err(OpenError::Io { .. }) if self.chaos => return self.give_up(addr),
+            Err(OpenError::LogRot { .. }) if self.mend_log(addr) => return self.start_shard(addr),
             Err(error) => return self.fail(format!("{addr} does not open: {error}")),
         };
         self.check_restored(addr, &store);
         let sure = store.replicas().map(|id| (id, store.applied(id).index)).collect();
-        let ppm = self.shape.drift_ppm;
-        let ppm = self.rng.between(0, 2 * ppm as u64) as i64 - ppm;
-        let clock = Clock::new(self.now, self.rng.between(1, 1 << 40), ppm);
-        let timing = ogive_copyset::Timing::default();
+        let clock = self.new_clock();
+        let handover_after = self.shape.handover_after;
+        let timing = Timing { handover_after, ..Timing::default() };
         let scrub = self.shape.scrub;
         let options = ShardOptions { addr, timing, seed: self.rng.next(), scrub };
         let shard = Shard::new(options, store, clock.local(self.now));
@@ -278,7 +284,9 @@ impl World {
                 process.shard.apply(Event::Connecting { peer, conn }, local, &mut Vec::new());
             }
             Effect::Close { conn, reason } => {
-                if matches!(reason, ogive_rpc::transport::CloseReason::Protocol(_)) {
+                let broken = matches!(reason, ogive_rpc::transport::CloseReason::Protocol(_));
+                // What arrives twice may come to more than the sender had credits for.
+                if broken && !self.net.had_duplicates(conn) {
                     self.fail(format!("{addr} found its peer to break the protocol: {reason}"));
                 }
                 self.net.close(party, conn, reason, now);
