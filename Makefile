@@ -10,17 +10,16 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 ARGS ?=
 # Sleeps of `make stress`.
 OGIVE_STRESS ?= 1000000
-# Seconds of `make sim`.
-SECONDS_SIM ?= 30
-# Seconds of `make crash`.
+# Seconds of `make crash` and `make sim`.
 SECONDS ?= 60
+SECONDS_SIM ?= $(SECONDS)
 # How long `make chaos` goes on with fresh seeds, and the first of them.
 MINUTES ?=
 SEED ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo build test test-rdma test-rdma-short lint bench bench-copyset stress sim crash chaos \
-        mutants-store miri clean \
+        mutants mutants-store miri clean \
         unit doctest process-tests release-tests wake-ups fmt-check clippy tidy dependencies tools-demo tools-test
 
 help: ## Prints this
@@ -57,7 +56,7 @@ bench-copyset: ## The replication core beside raft-rs and openraft, in one threa
 stress: ## A million sleeps of a reactor, none of them overslept (OGIVE_STRESS=N for others)
 	@.ci/jobs stress
 
-sim: ## Runs the simulator with fresh seeds for SECONDS_SIM seconds
+sim: ## Simulated clusters under faults, fresh ones on all cores for SECONDS seconds
 	$(CARGO) run --release -q -p ogive-sim --bin ogive-sim -- --seconds $(SECONDS_SIM) $(ARGS)
 
 crash: ## Power cuts and damage, fresh ones for SECONDS seconds, on stores alone
@@ -66,6 +65,9 @@ crash: ## Power cuts and damage, fresh ones for SECONDS seconds, on stores alone
 chaos: ## Real processes under faults for MINUTES minutes, a minute by default; SEED=N replays one
 	OGIVE_CHAOS_MINUTES=$(MINUTES) OGIVE_CHAOS_SEED=$(SEED) $(CARGO) test --release -p ogive $$(.ci/features) \
 	  --test chaos -- --nocapture
+
+mutants: ## Puts known bugs into copies of the product and says how soon `make sim` notices
+	dataplane/sim/tests/mutants/run.sh $(ARGS)
 
 mutants-store: ## Puts known bugs into the store and says how soon `make crash` notices
 	dataplane/store/tests/mutants/run.sh $(ARGS)

@@ -16,8 +16,6 @@ pub(crate) struct Shape {
     pub(crate) copysets: u32,
     pub(crate) replicas: u32,
     pub(crate) volumes: u64,
-    /// Clients that share each attachment.
-    pub(crate) sharers: u64,
     pub(crate) depth: u64,
     pub(crate) think_us: u64,
     /// Blocks that are written to, for each of the chunks.
@@ -68,19 +66,23 @@ impl Shape {
         let replicas = if servers >= 5 && rng.chance(30) { 5 } else { 3 };
         let copysets = if rng.chance(85) { rng.between(1, 4) } else { rng.between(10, 40) } as u32;
         let clocks = Clocks::draw(rng);
-        let sharers = if rng.chance(15) { rng.between(2, 3) } else { 1 };
-        let tight = rng.chance(12);
+        let many = copysets > 4;
+        let tight = !many && rng.chance(0);
         Shape {
             servers,
             shards: rng.pick(&[1, 1, 1, 2, 3]),
             copysets,
             replicas,
-            volumes: rng.pick(&[1, 1, 2, 2, 3]),
-            sharers,
+            volumes: rng.pick(&[1, 1, 2, 2, if tight { 2 } else { 3 }]),
             depth: rng.between(1, 8),
             think_us: rng.pick(&[500, 3_000, 20_000]),
-            hot_blocks: if tight { 1_500 } else { rng.pick(&[1, 2, 4, 4, 16, 64, 600, 1_500]) },
-            chunks: if copysets > 4 { 32 } else { rng.between(1, 4) },
+            hot_blocks: match (tight, many) {
+                (true, _) => 1_500,
+                (_, true) => rng.pick(&[1, 4, 16]),
+                _ => rng.pick(&[1, 2, 4, 4, 16, 64, 600, 1_500]),
+            },
+            // A tight device has few map pages: blocks are to run out before these.
+            chunks: if many { 32 } else { rng.between(1, if tight { 2 } else { 4 }) },
             volatile_cache: rng.chance(70),
             retain_entries: rng.pick(&[4, 16, 64, 16_384]),
             retain_bytes: rng.pick(&[0, 64 << 10, 4 << 20]),
@@ -90,8 +92,7 @@ impl Shape {
             io_timeout: rng.chance(30).then(|| Duration::from_millis(rng.between(100, 3_000))),
             attempt_timeout: Duration::from_millis(rng.pick(&[150, 400, 1_000])),
             handover_after: Duration::from_millis(rng.pick(&[300, 2_000])),
-            // Clients that share a volume do not tell each other that it has space.
-            allocated: sharers > 1 || rng.chance(50),
+            allocated: rng.chance(50),
             clocks,
             scrub: ScrubOptions {
                 bytes_per_second: rng.pick(&[8 << 20, 64 << 20]),
@@ -102,9 +103,8 @@ impl Shape {
     }
 
     /// Whether writes of parts of blocks are drawn. They read a block, change it, and write it
-    /// back: two clients that share a volume, or a leader that takes itself for one for too long,
-    /// lose each other's changes that way.
+    /// back: read from a leader that takes itself for one for too long, it would be an old one.
     pub(crate) fn parts_of_blocks(&self) -> bool {
-        self.sharers == 1 && !self.clocks.loose
+        !self.clocks.loose
     }
 }

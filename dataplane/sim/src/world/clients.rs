@@ -53,22 +53,14 @@ pub(crate) struct SimClient {
 }
 
 impl World {
-    /// Attaches a volume for new clients; its former ones are not asked. The last of the new.
+    /// Attaches a volume for a new client; its former one is not asked.
     pub(super) fn attach(&mut self, volume: VolumeId) -> u32 {
-        let state = self.volumes.get_mut(&volume).expect("a known volume");
-        state.epoch = Epoch(state.epoch.0 + 1);
-        for _ in 1..self.shape.sharers {
-            self.new_client(volume);
-        }
-        self.new_client(volume)
-    }
-
-    fn new_client(&mut self, volume: VolumeId) -> u32 {
         let id = self.next_client;
         self.next_client += 1;
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        let state = &self.volumes[&volume];
+        let state = self.volumes.get_mut(&volume).expect("a known volume");
+        state.epoch = Epoch(state.epoch.0 + 1);
         let (epoch, sees_all) = (state.epoch, state.allocated);
         let spec = VolumeSpec {
             volume,
@@ -322,7 +314,8 @@ impl World {
             self.served(volume, epoch, &flight);
         }
         if matches!(result, Err(VolumeError::NoSpace)) {
-            self.no_space(id, token, flight.zeroes || flight.write.is_none());
+            let whole = [flight.first, flight.count].iter().all(|n| n % (BLOCK / CELL_BYTES) == 0);
+            self.no_space(id, token, flight.write.is_none() || flight.zeroes && whole);
         }
         self.end_write(volume, flight.write, result.is_ok() && !alone);
         if let (Ok(VolumeOutput::Data(bufs)), true) = (&result, flight.reads && !blind) {

@@ -37,7 +37,7 @@ for name in "$@"; do
     if ! ${CARGO:-cargo} build -q --release -p ogive-sim 2>"$target/errors"; then
         echo "| $name | does not compile any more | |" && missed=1 && continue
     fi
-    if "$target/release/ogive-sim" --seed "$first" --seeds "$seeds" ${MUTANT_ARGS:-} \
+    if "$target/release/ogive-sim" --seed "$first" --seeds "$seeds" --no-shrink \
         >"$target/output" 2>&1; then
         echo "| $name | NOT NOTICED | |" && missed=1 && continue
     fi
