@@ -79,6 +79,6 @@ fn forged_appends_are_found() {
 
 #[test]
 fn requests_of_dead_connections_are_found() {
-    // One seed in a hundred or so finds it; these save the time of the others before them.
-    assert!(found(Mutant::LieIncarnation, 335..=345).is_some());
+    // One seed in a few tens finds it; these save the time of the others before them.
+    assert!(found(Mutant::LieIncarnation, 37..=41).is_some());
 }
