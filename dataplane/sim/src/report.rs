@@ -44,6 +44,8 @@ pub struct Report {
     pub duplicates: u64,
     /// Shards that found their log damaged and did not open.
     pub logs_refused: u64,
+    /// Runs that ended with a follower that has no space, and so with a copyset that waits.
+    pub left_full: u64,
     /// Faults by kind.
     pub faults: BTreeMap<Fault, u64>,
     /// Longest time from the last fault to full health.
@@ -73,6 +75,7 @@ impl Report {
         self.spoilt += other.spoilt;
         self.duplicates += other.duplicates;
         self.logs_refused += other.logs_refused;
+        self.left_full += other.left_full;
         for (&fault, count) in &other.faults {
             *self.faults.entry(fault).or_default() += count;
         }
@@ -99,6 +102,7 @@ impl fmt::Display for Report {
         writeln!(f, "blocks repaired  {} ({} copies spoilt)", self.repaired, self.spoilt)?;
         writeln!(f, "longest healing  {:.3} s", self.heal_us_max as f64 / 1e6)?;
         writeln!(f, "logs refused     {}", self.logs_refused)?;
+        writeln!(f, "left full        {}", self.left_full)?;
         write!(f, "faults           {}", self.faults.values().sum::<u64>())?;
         for kind in Fault::all() {
             let count = self.faults.get(&kind).copied().unwrap_or_default();

@@ -67,7 +67,7 @@ impl Shape {
         let copysets = if rng.chance(85) { rng.between(1, 4) } else { rng.between(10, 40) } as u32;
         let clocks = Clocks::draw(rng);
         let many = copysets > 4;
-        let tight = !many && rng.chance(0);
+        let tight = !many && rng.chance(8);
         Shape {
             servers,
             shards: rng.pick(&[1, 1, 1, 2, 3]),
@@ -76,11 +76,7 @@ impl Shape {
             volumes: rng.pick(&[1, 1, 2, 2, if tight { 2 } else { 3 }]),
             depth: rng.between(1, 8),
             think_us: rng.pick(&[500, 3_000, 20_000]),
-            hot_blocks: match (tight, many) {
-                (true, _) => 1_500,
-                (_, true) => rng.pick(&[1, 4, 16]),
-                _ => rng.pick(&[1, 2, 4, 4, 16, 64, 600, 1_500]),
-            },
+            hot_blocks: hot_blocks(rng, tight, many),
             // A tight device has few map pages: blocks are to run out before these.
             chunks: if many { 32 } else { rng.between(1, if tight { 2 } else { 4 }) },
             volatile_cache: rng.chance(70),
@@ -106,5 +102,13 @@ impl Shape {
     /// back: read from a leader that takes itself for one for too long, it would be an old one.
     pub(crate) fn parts_of_blocks(&self) -> bool {
         !self.clocks.loose
+    }
+}
+
+fn hot_blocks(rng: &mut Rng, tight: bool, many: bool) -> u64 {
+    match (tight, many) {
+        (true, _) => 1_500,
+        (_, true) => rng.pick(&[1, 4, 16]),
+        _ => rng.pick(&[1, 2, 4, 4, 16, 64, 600, 1_500]),
     }
 }

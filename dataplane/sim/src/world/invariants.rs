@@ -4,6 +4,7 @@
 //! |---|---|
 //! | election safety | one leader in each term of a copyset |
 //! | leader completeness | a leader's log holds every entry committed in an older term |
+//! | log matching | entries of one index and term have equal ones before them, in all logs |
 //! | state machine safety | committed entries are equal on all replicas |
 //! | commit by majority | a leader commits what a majority has promised to hold |
 //! | order of steps | applied <= persisted, applied <= commit <= end of the log |
@@ -19,6 +20,9 @@ use ogive_types::message::{Kind, ReplicaReply, decode};
 use ogive_types::{CopysetId, Index, ShardAddr, Term};
 
 use super::World;
+
+/// Entries at the end of a log that are compared after each turn: more than one append brings.
+const NEW_ENTRIES: u64 = 4;
 
 /// What one replica has told others, and shown.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +43,8 @@ pub(crate) struct History {
     /// Term of each committed entry, and a term at or after the one in which it was committed.
     committed: BTreeMap<CopysetId, BTreeMap<Index, (Term, Term)>>,
     promises: BTreeMap<(ShardAddr, CopysetId), Promise>,
+    /// The term before each entry, by its index and term.
+    before: BTreeMap<(CopysetId, Index, Term), Term>,
 }
 
 impl World {
@@ -98,6 +104,7 @@ impl World {
         let held = if role == Role::Leader { persisted } else { before.held };
         let now = Promise { held: held.min(last.index), commit, current_term: term, ..before };
         self.history.promises.insert(key, now);
+        self.check_matching(addr, id)?;
         if role == Role::Leader {
             self.check_leader(addr, id, term)?;
             let known = self.history.committed.get(&id).and_then(|c| c.last_key_value());
@@ -110,6 +117,26 @@ impl World {
             let (known, _) = *committed.entry(index).or_insert((of, term));
             if known != of {
                 return Err(format!("state machine safety: {index} is of {of}, was of {known}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the end of a log, where it changes. By induction, equal terms before equal entries
+    /// make all that lies before them equal.
+    fn check_matching(&mut self, addr: ShardAddr, id: CopysetId) -> Result<(), String> {
+        let Some(core) = self.shard(addr).and_then(|s| s.core(id)) else { return Ok(()) };
+        let last = core.last().index.0;
+        let ends = last.saturating_sub(NEW_ENTRIES)..last;
+        let pairs = ends
+            .filter_map(|i| Some((core.term_at(Index(i))?, core.term_at(Index(i + 1))?, i + 1)));
+        let pairs: Vec<(Term, Term, u64)> = pairs.collect();
+        for (before, term, index) in pairs {
+            let known = *self.history.before.entry((id, Index(index), term)).or_insert(before);
+            if known != before {
+                return Err(format!(
+                    "log matching: i{index} of {term} lies behind {before}, elsewhere behind {known}"
+                ));
             }
         }
         Ok(())

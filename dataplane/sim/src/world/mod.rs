@@ -120,12 +120,8 @@ impl World {
     pub(crate) fn new(options: Options) -> World {
         let (shape, mut rng) = clock::draw(options);
         let net = Net::new(shape.delays, rng.fork());
-        let layout = match shape.chunks {
-            1 => Layout::default(),
-            2..=4 => Layout::new(64 << 10, 4).expect("a valid layout"),
-            _ => Layout::new(64 << 10, 32).expect("a valid layout"),
-        };
         let mut world = World {
+            layout: layout(&shape),
             topology: topology(&shape, &mut rng),
             here: BTreeMap::new(),
             faults: BTreeMap::new(),
@@ -143,7 +139,6 @@ impl World {
             next_session: 1,
             next_write: 1,
             volumes: BTreeMap::new(),
-            layout,
             metadata_down: false,
             history: History::default(),
             laps_at_heal: BTreeMap::new(),
@@ -191,6 +186,9 @@ impl World {
         self.heal();
         let deadline = self.now + HEAL_WITHIN_US;
         self.run_until(deadline, World::is_healthy);
+        if self.stays_full() {
+            return self.finish(begin);
+        }
         self.must_be_healthy();
         self.use_space_again();
         self.reads_are_strict = true;
@@ -199,6 +197,10 @@ impl World {
         self.read_everything();
         self.compare_replicas();
         self.check_disks();
+        self.finish(begin)
+    }
+
+    fn finish(mut self, begin: u64) -> Result<Report, Failure> {
         self.report.seeds = 1;
         self.report.simulated_us = self.now - begin;
         self.report.connections = self.net.counters.links;
@@ -307,6 +309,15 @@ impl World {
 
     fn copysets(&self) -> Vec<CopysetId> {
         self.topology.copysets.keys().copied().collect()
+    }
+}
+
+/// Stripes that spread neighbouring blocks over the chunks.
+fn layout(shape: &Shape) -> Layout {
+    match shape.chunks {
+        1 => Layout::default(),
+        2..=4 => Layout::new(64 << 10, 4).expect("a valid layout"),
+        _ => Layout::new(64 << 10, 32).expect("a valid layout"),
     }
 }
 

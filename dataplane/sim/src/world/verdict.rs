@@ -12,7 +12,7 @@ use ogive_types::{
 };
 
 use super::World;
-use crate::limits::POOL_BYTES;
+use crate::limits::{DEVICE_BYTES, POOL_BYTES};
 use crate::model::CELL_BYTES;
 
 /// What a replica's map shows: which entry wrote each mapped block, and its checksum.
@@ -51,6 +51,18 @@ impl World {
             let behind = status(shard);
             format!("{addr} has applied {applied} of {last}: {behind:?}; its leader: {leader:?}")
         })
+    }
+
+    /// Whether a follower has no space for what would free some: then its copyset waits until an
+    /// operator makes room. Counted, since it is a limit of the product; nothing may be lost by it.
+    pub(super) fn stays_full(&mut self) -> bool {
+        let mut shards = self.topology.endpoints.keys().filter_map(|&a| self.shard(a));
+        let full = shards.any(|shard| !shard.store().stats().has_room());
+        let tight = self.shape.device_bytes != DEVICE_BYTES;
+        let ill = self.copysets().into_iter().any(|id| self.illness(id).is_some());
+        let stays = tight && full && ill && self.failure.is_none();
+        self.report.left_full += u64::from(stays);
+        stays
     }
 
     pub(super) fn must_be_healthy(&mut self) {

@@ -14,7 +14,7 @@ tree=$target/tree
 mkdir -p "$target"
 exec 9>"$target/lock"
 flock -n 9 || { echo "run.sh: another run uses $tree" >&2 && exit 2; }
-remove() { git worktree remove --force "$tree" 2>/dev/null || true; }
+remove() { git worktree remove --force "$tree" 2>/dev/null || rm -rf "$tree"; }
 trap remove EXIT
 remove
 git worktree prune
