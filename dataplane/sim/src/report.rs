@@ -106,7 +106,7 @@ impl fmt::Display for Report {
         write!(f, "faults           {}", self.faults.values().sum::<u64>())?;
         for kind in Fault::all() {
             let count = self.faults.get(&kind).copied().unwrap_or_default();
-            write!(f, "\n  {:<15}{count}", kind.name())?;
+            write!(f, "\n  {:<16}{count}", kind.name())?;
         }
         Ok(())
     }
