@@ -299,8 +299,5 @@ impl World {
             self.start_server(id);
         }
         self.make_space();
-        let laps = |w: &World, addr| w.shard(addr).map(|s| s.health().scrub.laps);
-        let all = self.topology.endpoints.keys();
-        self.laps_at_heal = all.filter_map(|&a| laps(self, a).map(|laps| (a, laps))).collect();
     }
 }

@@ -135,7 +135,7 @@ impl World {
             let known = *self.history.before.entry((id, Index(index), term)).or_insert(before);
             if known != before {
                 return Err(format!(
-                    "log matching: i{index} of {term} lies behind {before}, elsewhere behind {known}"
+                    "log matching: behind {before} lies i{index} of {term}, elsewhere {known}"
                 ));
             }
         }

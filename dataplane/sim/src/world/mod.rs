@@ -185,6 +185,8 @@ impl World {
         self.trace(|_| "--- all faults stop".to_owned());
         self.heal();
         let deadline = self.now + HEAL_WITHIN_US;
+        self.run_until(deadline, World::is_well);
+        self.note_laps();
         self.run_until(deadline, World::is_healthy);
         if self.stays_full() {
             return self.finish(begin);

@@ -21,12 +21,23 @@ type Picture = BTreeMap<(ChunkId, u16), (Index, BlockSum)>;
 const STEP_US: u64 = 20_000_000;
 
 impl World {
-    /// Nothing is in flight, and every copyset has one leader and three equal replicas.
+    /// All damage is repaired as well.
     pub(super) fn is_healthy(&self) -> bool {
+        self.is_well() && self.damage_left().is_none()
+    }
+
+    /// From here on scrubs meet all data: a shard that has just started may show none of it yet.
+    pub(super) fn note_laps(&mut self) {
+        let laps = |addr| self.shard(addr).map(|s| (addr, s.health().scrub.laps));
+        let all = self.topology.endpoints.keys().copied();
+        self.laps_at_heal = all.filter_map(laps).collect();
+    }
+
+    /// Nothing is in flight, and every copyset has one leader and equal replicas.
+    pub(super) fn is_well(&self) -> bool {
         self.report.events.is_multiple_of(128)
             && self.clients_idle()
             && self.topology.copysets.keys().all(|&id| self.illness(id).is_none())
-            && self.damage_left().is_none()
     }
 
     /// Why a copyset is not healthy.
