@@ -309,7 +309,8 @@ impl Map {
     pub(crate) fn join(&mut self, key: PageKey, mut read: Page) -> Vec<(u16, Mapping)> {
         let first = u16::from(key.1) * PAGE_BLOCKS;
         let mut lost = self.make_moves(key, &mut read);
-        let moved: Vec<_> = self.moved.extract_if((key, 0)..=(key, u16::MAX), |_| true).collect();
+        let moved: Vec<_> = self.moved.range((key, 0)..=(key, u16::MAX)).copied().collect();
+        moved.iter().for_each(|at| drop(self.moved.remove(at)));
         let page = self.page_mut(key).expect("pages that are read are here");
         assert!(page.out && page.slot() == read.slot(), "{key:?} is read from its slot");
         let known = page.mapped;
