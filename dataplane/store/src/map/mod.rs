@@ -116,8 +116,8 @@ pub(crate) struct Map {
     wanted: Vec<PageKey>,
     /// Blocks of pages that are out, and where they were moved, in the order of the moves.
     moves: BTreeMap<PageKey, Vec<(u16, Mapping)>>,
-    /// Blocks of pages that are out which memory shows where they were moved to. What the device has
-    /// may be the same version at the place before.
+    /// Blocks of pages that are out which memory shows where they were moved to. What the device
+    /// has may be the same version at the place before.
     moved: BTreeSet<(PageKey, u16)>,
 }
 
@@ -304,13 +304,15 @@ impl Map {
     }
 
     /// Joins a page that is out with what was read from its slot. What loses: blocks with their
-    /// mappings. Of each block the newest mapping stays, and of a version the place that it was moved
-    /// to last, so that it does not matter how late this comes.
+    /// mappings. Of each block the newest mapping stays, and of a version the place that it was
+    /// moved to last, so that it does not matter how late this comes.
     pub(crate) fn join(&mut self, key: PageKey, mut read: Page) -> Vec<(u16, Mapping)> {
         let first = u16::from(key.1) * PAGE_BLOCKS;
         let mut lost = self.make_moves(key, &mut read);
         let moved: Vec<_> = self.moved.range((key, 0)..=(key, u16::MAX)).copied().collect();
-        moved.iter().for_each(|at| drop(self.moved.remove(at)));
+        for at in &moved {
+            self.moved.remove(at);
+        }
         let page = self.page_mut(key).expect("pages that are read are here");
         assert!(page.out && page.slot() == read.slot(), "{key:?} is read from its slot");
         let known = page.mapped;

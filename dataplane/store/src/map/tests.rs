@@ -78,8 +78,8 @@ fn blocks_of_a_page_that_is_out_are_moved_when_it_comes_back() {
     assert_eq!(Vec::from_iter(pair.gone), [7, 8, 20, 22]);
 }
 
-/// As in a replay: an entry is applied once more, and its block moved, while the page that already has
-/// it is out.
+/// As in a replay: an entry is applied once more, and its block moved, while the page that already
+/// has it is out.
 #[test]
 fn a_move_is_not_undone_by_the_page_that_comes_back() {
     let mut map = Map::default();
